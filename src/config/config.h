@@ -1,0 +1,129 @@
+// The typed configuration of `heng serve`. Immutable once loaded; swapped as a whole on reload.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "policy/route/registry.h"
+
+namespace heng {
+
+struct Endpoint {
+  std::string host;  // as written; IPv6 without brackets
+  std::uint16_t port = 0;
+};
+
+struct WorkerConfig {
+  std::string url;   // normalised: scheme://host:port/base, no trailing slash, no userinfo
+  std::string name;  // unique in its pool; default: host:port (and base path if needed to be unique)
+  bool tls = false;
+  Endpoint endpoint;
+  std::string base_path;          // "" or "/base"
+  std::string api_key;            // from api_key_file or api_key; sent as "Authorization: Bearer ..."
+  std::string model;              // the name this worker knows the model by; "" = the pool's
+  std::string tls_ca_file;        // "" = the system's
+  bool tls_verify = true;
+  double capacity = 0;            // work per second for dynamic weights; 0 = learned
+  double weight = 1;
+};
+
+enum class AffinitySource : std::uint8_t { none, header, user, prompt };
+
+struct PoolConfig {
+  std::string model;                 // "" = discover the models from the workers; "*" = any model not named elsewhere
+  std::vector<std::string> aliases;  // other names clients may use; rewritten to the worker's name of the model
+  const RoutePolicyEntry* policy = nullptr;
+  OptionValues policy_options;
+  AffinitySource hash_on = AffinitySource::prompt;  // what `hash` keys on
+  std::string hash_header;           // when hash_on == header
+  std::string session_header;        // requests with the same value stay on one worker, any policy; "" = off
+  std::vector<WorkerConfig> workers;
+};
+
+struct TimeoutConfig {
+  Duration connect = 5s;
+  Duration first_byte = 600s;     // long prefills and queues in the engine are normal
+  Duration idle = 120s;           // silence between two bytes of an answer that has begun
+  Duration total = 0s;            // 0 = no limit
+  Duration client_header = 10s;   // first to last byte of a request head
+  Duration client_body = 30s;     // silence between two reads of a request body
+  Duration client_idle = 75s;     // keep-alive connection without a request
+  Duration client_write = 60s;    // a client that reads nothing of a waiting answer
+  Duration worker_idle = 60s;     // unused connection to a worker
+  Duration drain = 30s;           // SIGTERM: how long requests in flight may take to finish
+};
+
+struct LimitConfig {
+  std::uint32_t head_bytes = 32 << 10;
+  std::uint32_t header_count = 100;
+  std::uint32_t target_bytes = 8 << 10;
+  std::uint64_t body_bytes = 64ull << 20;
+  std::uint32_t json_depth = 128;
+  std::uint32_t connections = 20000;      // clients
+  std::uint32_t stream_buffer_bytes = 64 << 10;  // waiting for a slow reader before the worker is no longer read
+  std::uint32_t worker_head_bytes = 64 << 10;
+};
+
+struct HealthConfig {
+  bool active = true;
+  std::string path = "/health";   // 404 there counts as alive (not every engine has it)
+  Duration interval = 2s;
+  Duration timeout = 2s;
+  std::uint32_t fall = 2;         // failed probes in a row until ejection
+  std::uint32_t rise = 1;         // good probes in a row until return
+  std::uint32_t passive_faults = 3;  // worker faults in a row until ejection
+  Duration probe_back = 1s;       // probing interval of an ejected worker
+  Duration slow_start = 10s;      // ramp of a returned worker; 0 = none
+};
+
+struct RetryConfig {
+  bool enabled = true;            // one more attempt on another worker, before the first byte only
+  double budget_ratio = 0.1;      // retries per request over the last 10 s ...
+  std::uint32_t budget_floor = 10;  // ... but at least so many
+};
+
+struct Config {
+  Endpoint listen{"127.0.0.1", 8080};
+  std::optional<Endpoint> admin = Endpoint{"127.0.0.1", 8081};
+  std::string admin_token;        // from admin_token_file; "" = none
+  std::string default_model;      // for requests that name no model and no known resource; "" = none
+  bool worker_header = true;      // answer with x-heng-worker
+  bool forward_authorization = false;  // pass the client's Authorization on to workers
+  std::string access_log;         // file, "-" = stdout, "" = off
+  TimeoutConfig timeouts;
+  LimitConfig limits;
+  HealthConfig health;
+  RetryConfig retry;
+  std::vector<PoolConfig> pools;
+  std::uint64_t seed = 0;         // of the policies' random streams; 0 = from the system at start
+};
+
+/// Where a mistake is and how to mend it: `file:line:column: message`.
+struct ConfigIssue {
+  int line = 0;    // from 1; 0 = the whole file
+  int column = 0;  // from 1
+  std::string message;
+};
+
+struct ConfigLoad {
+  Config config;                    // meaningful if `issues` is empty
+  std::vector<ConfigIssue> issues;  // every mistake, in file order
+};
+
+/// Parses and checks YAML. Relative paths of secret files are taken from `directory`. Reads only those files.
+ConfigLoad parse_config(std::string_view yaml, const std::string& directory);
+/// Reads the file (at most 4 MiB), then as above. An unreadable file is one issue on line 0.
+ConfigLoad load_config(const std::string& path);
+/// One line per issue, as printed by `heng check`.
+std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues);
+/// The reference page of all keys with type, range, default and meaning (Markdown), and the commented example file.
+std::string config_reference();
+std::string config_example();
+
+}  // namespace heng

@@ -1,0 +1,37 @@
+// The interface of a routing policy: a deterministic state machine that picks a worker for a request.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "base/rng.h"
+#include "base/time.h"
+#include "model/attempt.h"
+#include "model/pool_view.h"
+#include "model/request.h"
+
+namespace heng {
+
+/// Owned by one pool, called from its thread only. Reads no clock, socket or global; the same calls in the same
+/// order give the same choices, in the gateway and in the simulator.
+class RoutePolicy {
+ public:
+  virtual ~RoutePolicy() = default;
+
+  /// A member of `pool.eligible`, or nothing when that is empty. The caller reserves the worker in the same step
+  /// (in_flight rises, then `on(started)` follows), so a choice always sees all choices before it.
+  virtual std::optional<Slot> choose(const RequestView& request, const PoolView& pool, Instant now, Rng& rng) = 0;
+
+  /// Facts about an attempt. `started` comes right after `choose`; `first_byte` at most once; `ended` exactly once.
+  virtual void on(const AttemptEvent& event, const PoolView& pool, Instant now) {
+    static_cast<void>(event), static_cast<void>(pool), static_cast<void>(now);
+  }
+
+  /// Called about every 100 ms; controllers act here when their own interval has passed.
+  virtual void tick(const PoolView& pool, Instant now) { static_cast<void>(pool), static_cast<void>(now); }
+
+  /// Current share of each slot, [slots], summing to 1 over the eligible; empty when the policy keeps no weights.
+  virtual std::span<const double> weights() const { return {}; }
+};
+
+}  // namespace heng
