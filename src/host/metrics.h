@@ -1,4 +1,5 @@
-// Counters, gauges and histograms in Prometheus' text format. One thread writes and reads: plain memory, no locks.
+// Counters, gauges and histograms in Prometheus' text format. One thread writes and reads: plain memory, no
+// locks.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace heng {
@@ -29,8 +31,9 @@ struct Gauge {
 
 class Histogram {
  public:
+  /// `bounds` ascend, are finite and outlive the histogram (in practice: static tables).
   explicit Histogram(std::span<const double> bounds);
-  /// O(log buckets), no allocation.
+  /// O(log buckets), no allocation. Not NaN.
   void observe(double value);
   double sum() const { return sum_; }
   std::uint64_t count() const { return count_; }
@@ -45,12 +48,13 @@ class Histogram {
   std::uint64_t count_ = 0;
 };
 
-/// Owns all series. References stay valid until the series is removed. Looking a series up builds strings: callers
-/// keep the reference and never look up per request. Label values are bounded: past `max_series` of a family new
-/// label sets are folded into one whose values are all "other".
+/// Owns all series. References stay valid until the series is removed. Looking a series up builds strings:
+/// callers keep the reference and never look up per request. Label values are bounded: past `series_max` of a
+/// family new label sets are folded into one whose values are all "other". A malformed name, or one name with
+/// two types or bucket tables, is a bug and aborts. The order of labels does not matter.
 class MetricRegistry {
  public:
-  MetricRegistry();
+  explicit MetricRegistry(std::size_t series_max = 1000);
   ~MetricRegistry();
   MetricRegistry(const MetricRegistry&) = delete;
   MetricRegistry& operator=(const MetricRegistry&) = delete;
@@ -65,8 +69,17 @@ class MetricRegistry {
   std::string expose() const;
 
  private:
+  enum class Type : std::uint8_t { counter, gauge, histogram };
+  struct Series;
   struct Family;
-  std::vector<std::unique_ptr<Family>> families_;
+
+  Series& find_or_add(Type type, std::string_view name, std::string_view help, MetricLabels labels,
+                      std::span<const double> bounds);
+  static void expose(std::string& page, const Family& family, const MetricLabels& labels,
+                     const Series& series);
+
+  std::size_t series_max_;
+  std::vector<std::unique_ptr<Family>> families_;  // in the order of their first use
 };
 
 }  // namespace heng
