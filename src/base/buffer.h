@@ -1,0 +1,78 @@
+// A growable byte buffer that never zero-fills and always has room for a parser to read past the end.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "base/result.h"
+
+namespace heng {
+
+/// Owns its bytes; moves cheaply. A std::string would clear 400 KB before each large body is read into it.
+class Buffer {
+ public:
+  /// Readable bytes past size(), which simdjson needs.
+  static constexpr std::size_t kPadding = 64;
+
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer moved(std::move(other));
+    swap(moved);
+    return *this;
+  }
+
+  std::size_t size() const { return size_; }
+  std::size_t capacity() const { return capacity_; }
+  bool empty() const { return size_ == 0; }
+  char* data() { return bytes_.get(); }
+  std::string_view view() const { return {bytes_.get(), size_}; }
+
+  void reserve(std::size_t capacity) {
+    if (capacity <= capacity_) return;
+    char* grown = static_cast<char*>(std::realloc(bytes_.get(), capacity + kPadding));
+    HENG_ASSERT(grown != nullptr);
+    static_cast<void>(bytes_.release());
+    bytes_.reset(grown);
+    capacity_ = capacity;
+  }
+  /// Room for `bytes` more behind size(); write there, then call grow().
+  char* room(std::size_t bytes) {
+    if (size_ + bytes > capacity_) reserve(std::max(size_ + bytes, capacity_ * 2));
+    return bytes_.get() + size_;
+  }
+  void grow(std::size_t bytes) { size_ += bytes; }
+  void append(std::string_view bytes) {
+    if (bytes.empty()) return;
+    std::memcpy(room(bytes.size()), bytes.data(), bytes.size());
+    size_ += bytes.size();
+  }
+  /// Drops bytes from the front.
+  void consume(std::size_t bytes) {
+    size_ -= bytes;
+    if (size_ != 0) std::memmove(bytes_.get(), bytes_.get() + bytes, size_);
+  }
+  void clear() { size_ = 0; }
+  /// Gives the memory back.
+  void release() { Buffer().swap(*this); }
+  void swap(Buffer& other) noexcept {
+    bytes_.swap(other.bytes_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+ private:
+  struct Free {
+    void operator()(char* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<char, Free> bytes_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
+
+}  // namespace heng

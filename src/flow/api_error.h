@@ -1,0 +1,17 @@
+// Error bodies as OpenAI's API gives them, so that every official client raises the right exception.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace heng {
+
+/// JSON string literal with quotes; control characters and invalid UTF-8 are escaped or replaced.
+std::string json_quote(std::string_view text);
+
+/// {"error":{"message":...,"type":...,"param":...,"code":...}}; `type` follows from the status, empty `param` and
+/// `code` become null.
+std::string api_error_body(int status, std::string_view message, std::string_view code = {},
+                           std::string_view param = {});
+
+}  // namespace heng

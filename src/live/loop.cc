@@ -1,0 +1,103 @@
+// libevent behind four small types.
+#include "live/loop.h"
+
+#include <ctime>
+
+namespace heng {
+
+namespace {
+
+timeval to_timeval(Duration span) {
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(std::max(span, Duration(0))).count();
+  return {.tv_sec = micros / 1'000'000, .tv_usec = micros % 1'000'000};
+}
+
+event_base* make_base() {
+  // Microsecond timers: the simulated engines' decode steps are a few milliseconds long.
+  std::unique_ptr<event_config, void (*)(event_config*)> config(event_config_new(), event_config_free);
+  event_config_set_flag(config.get(), EVENT_BASE_FLAG_PRECISE_TIMER);
+  event_config_set_flag(config.get(), EVENT_BASE_FLAG_NOLOCK);
+  return event_base_new_with_config(config.get());
+}
+
+}  // namespace
+
+Loop::Loop() : base_(make_base()), read_buffer_(new char[kReadBytes + Buffer::kPadding]()) {
+  HENG_ASSERT(base_ != nullptr);
+}
+
+Loop::~Loop() { event_base_free(base_); }
+
+Instant Loop::now() {
+  if (!now_known_) {
+    timespec time{};
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    now_ = Instant(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec));
+    now_known_ = true;
+  }
+  return now_;
+}
+
+void Loop::run() {
+  stopped_ = false;
+  while (!stopped_) {
+    now_known_ = false;
+    if (event_base_loop(base_, EVLOOP_ONCE) != 0) break;
+    run_deferred();
+  }
+}
+
+void Loop::run_deferred() {
+  while (!deferred_.empty()) {
+    running_.swap(deferred_);
+    for (auto& call : running_) call();
+    running_.clear();
+  }
+}
+
+void FdWatch::start(Loop& loop, int fd, Callback callback, void* context) {
+  callback_ = callback;
+  context_ = context;
+  event_.reset(event_new(loop.base(), fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, &FdWatch::fire, this));
+  HENG_ASSERT(event_ && event_add(event_.get(), nullptr) == 0);
+}
+
+void FdWatch::stop() { event_.reset(); }
+
+void FdWatch::reactivate() { event_active(event_.get(), EV_READ, 0); }
+
+void FdWatch::fire(int, short what, void* self) {
+  FdWatch* watch = static_cast<FdWatch*>(self);
+  watch->callback_(watch->context_,
+                   {.read = (what & (EV_READ | EV_CLOSED)) != 0, .write = (what & EV_WRITE) != 0, .closed = (what & EV_CLOSED) != 0});
+}
+
+Timer::Timer(Loop& loop, std::function<void()> call) : loop_(loop), call_(std::move(call)) {}
+
+Timer::~Timer() = default;
+
+void Timer::once(Duration after) { arm(after, false); }
+
+void Timer::every(Duration period) { arm(period, true); }
+
+void Timer::stop() {
+  if (event_) event_del(event_.get());
+}
+
+void Timer::arm(Duration after, bool repeat) {
+  const short flags = repeat ? EV_PERSIST : 0;
+  if (event_ && (event_get_events(event_.get()) & EV_PERSIST) != flags) event_.reset();
+  if (!event_) event_.reset(event_new(loop_.base(), -1, flags, &Timer::fire, this));
+  const timeval time = to_timeval(after);
+  HENG_ASSERT(event_ && event_add(event_.get(), &time) == 0);
+}
+
+void Timer::fire(int, short, void* self) { static_cast<Timer*>(self)->call_(); }
+
+SignalWatch::SignalWatch(Loop& loop, int number, std::function<void()> call) : call_(std::move(call)) {
+  event_.reset(evsignal_new(
+      loop.base(), number, [](int, short, void* self) { static_cast<SignalWatch*>(self)->call_(); }, this));
+  HENG_ASSERT(event_ && event_add(event_.get(), nullptr) == 0);
+}
+
+}  // namespace heng

@@ -1,0 +1,108 @@
+// The event loop of the live world: readiness of descriptors, timers, signals and deferred calls, on libevent.
+#pragma once
+
+#include <event2/event.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/time.h"
+
+namespace heng {
+
+/// One loop per thread; everything that uses it lives on that thread and dies before it.
+class Loop {
+ public:
+  Loop();
+  ~Loop();
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  /// Monotonic time, the same for all callbacks of one turn.
+  Instant now();
+  /// Turns until stop().
+  void run();
+  void stop() { stopped_ = true; }
+  /// Runs at the end of this turn, when no callback is on the stack: the place to delete what is being called.
+  void defer(std::function<void()> call) { deferred_.push_back(std::move(call)); }
+
+  /// Scratch for one read, shared by all connections: its contents are valid until the next read of anyone.
+  static constexpr std::size_t kReadBytes = 128 << 10;
+  char* read_buffer() { return read_buffer_.get(); }
+
+  event_base* base() { return base_; }
+
+ private:
+  void run_deferred();
+
+  event_base* base_;
+  bool stopped_ = false;
+  bool now_known_ = false;
+  Instant now_;
+  std::vector<std::function<void()>> deferred_;
+  std::vector<std::function<void()>> running_;
+  std::unique_ptr<char[]> read_buffer_;
+};
+
+/// Edge-triggered readiness of one descriptor, registered once for its whole life. Does not own the descriptor.
+class FdWatch {
+ public:
+  struct Ready {
+    bool read;    // data, end or error: read until it would block
+    bool write;   // room again
+    bool closed;  // the peer sends no more: go on reading until the end even after a short read
+  };
+  using Callback = void (*)(void* context, Ready ready);
+
+  FdWatch() = default;
+  ~FdWatch() { stop(); }
+  FdWatch(const FdWatch&) = delete;
+  FdWatch& operator=(const FdWatch&) = delete;
+
+  void start(Loop& loop, int fd, Callback callback, void* context);
+  void stop();
+  /// Calls back with `read` in the next turn, for bytes that were left unread on purpose.
+  void reactivate();
+
+ private:
+  static void fire(int fd, short what, void* self);
+
+  std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
+  Callback callback_ = nullptr;
+  void* context_ = nullptr;
+};
+
+/// Calls once after a span, or again and again. Stops when destroyed.
+class Timer {
+ public:
+  Timer(Loop& loop, std::function<void()> call);
+  ~Timer();
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  void once(Duration after);
+  void every(Duration period);
+  void stop();
+
+ private:
+  static void fire(int fd, short what, void* self);
+  void arm(Duration after, bool repeat);
+
+  Loop& loop_;
+  std::function<void()> call_;
+  std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
+};
+
+/// Calls in the loop, not in the handler's context, when the process gets the signal.
+class SignalWatch {
+ public:
+  SignalWatch(Loop& loop, int number, std::function<void()> call);
+
+ private:
+  std::function<void()> call_;
+  std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
+};
+
+}  // namespace heng

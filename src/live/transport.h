@@ -1,0 +1,81 @@
+// One byte stream to a peer: a non-blocking TCP socket, with or without TLS.
+#pragma once
+
+#include <openssl/ssl.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/config.h"
+
+namespace heng {
+
+struct IoResult {
+  enum class State : unsigned char { ok, blocked, end, failed } state = State::ok;
+  std::size_t bytes = 0;
+};
+
+/// Owns the descriptor and the TLS session. Not thread-safe.
+class Transport {
+ public:
+  Transport() = default;
+  explicit Transport(int fd) : fd_(fd) {}
+  ~Transport() { close(); }
+  Transport(Transport&& other) noexcept { *this = std::move(other); }
+  Transport& operator=(Transport&& other) noexcept;
+
+  /// TLS as a client; the handshake runs inside the first reads and writes. `host` is checked against the certificate.
+  Result<void> start_tls(SSL_CTX& context, const std::string& host, bool verify);
+
+  /// Up to `bytes`; one system call (without TLS).
+  IoResult read(char* to, std::size_t bytes);
+  /// As much as the socket takes; one system call (without TLS).
+  IoResult write(std::span<const iovec> pieces);
+  void shutdown_write();
+  void close();
+
+  int fd() const { return fd_; }
+  bool tls() const { return ssl_ != nullptr; }
+  /// errno-like reason of the last failure, for people.
+  std::string last_error() const;
+
+ private:
+  struct FreeSsl {
+    void operator()(SSL* ssl) const { SSL_free(ssl); }
+  };
+  IoResult tls_result(int returned);
+
+  int fd_ = -1;
+  int error_ = 0;
+  std::string tls_error_;
+  std::unique_ptr<SSL, FreeSsl> ssl_;
+};
+
+/// A resolved peer or local address.
+struct SocketAddress {
+  std::vector<char> bytes;  // sockaddr
+  std::string text() const;  // "127.0.0.1:80" or "[::1]:80"
+  std::string host() const;
+  std::uint16_t port() const;
+};
+
+/// Numeric addresses only; anything else fails and wants Resolver.
+Result<SocketAddress> numeric_address(const Endpoint& endpoint);
+/// Blocking look-up through the system's resolver, for start-up.
+Result<SocketAddress> resolve_address(const Endpoint& endpoint);
+
+/// Non-blocking, close-on-exec, no delay. Listening: with address reuse.
+Result<int> tcp_listen(const SocketAddress& address);
+Result<int> tcp_connect(const SocketAddress& address);
+/// Next waiting connection, or -1 (errno tells).
+int tcp_accept(int listener, SocketAddress* peer);
+SocketAddress local_address(int fd);
+/// The pending error of a socket (SO_ERROR), cleared by asking.
+int socket_error(int fd);
+
+}  // namespace heng
