@@ -1,0 +1,348 @@
+// The client side of HTTP/1.1: one state machine for each connection to a server.
+#include "live/http_client.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+
+namespace heng {
+
+namespace {
+
+constexpr Instant kNever = Instant::max();
+constexpr int kInterimMax = 8;  // 1xx answers before the real one
+
+Instant deadline_after(Instant now, Duration span) { return span == Duration(0) ? kNever : now + span; }
+
+}  // namespace
+
+// --- one connection --------------------------------------------------------------------------------------------
+
+ClientConnection::ClientConnection(HttpOrigin& origin) : origin_(origin) {}
+
+ClientConnection::~ClientConnection() = default;
+
+void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer) {
+  request_ = request;
+  timeouts_ = timeouts;
+  observer_ = &observer;
+  sent_ = 0;
+  interim_responses_ = 0;
+  paused_ = false;
+  begun_ = origin_.loop_.now();
+  if (!reused_) {
+    deadline_ = deadline_after(begun_, timeouts.connect);
+    connect();
+  } else {
+    phase_ = Phase::waiting;
+    deadline_ = deadline_after(begun_, timeouts.first_byte);
+    write_request();
+  }
+}
+
+void ClientConnection::connect() {
+  phase_ = Phase::resolving;
+  // The connection is deleted only through forget(), and a resolver answers once: an index in a table would not do.
+  origin_.resolver_.resolve(origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](const auto& address) {
+    if (alive.expired() || phase_ != Phase::resolving) return;
+    if (!address) return fail_exchange(Outcome::refused, address.error().message);
+    const Result<int> fd = tcp_connect(*address);
+    if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
+    transport_ = Transport(*fd);
+    if (origin_.tls_) {
+      const auto started = transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host, origin_.options_.tls_verify);
+      if (!started) return fail_exchange(Outcome::protocol, started.error().message);
+    }
+    phase_ = Phase::connecting;
+    watch_.start(
+        origin_.loop_, *fd,
+        [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); }, this);
+  });
+}
+
+void ClientConnection::on_ready(FdWatch::Ready ready) {
+  if (phase_ == Phase::connecting && ready.write) {
+    if (const int error = socket_error(transport_.fd()); error != 0) {
+      return fail_exchange(Outcome::refused, fmt::format("connect: {}", std::strerror(error)));
+    }
+    phase_ = Phase::waiting;
+    deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
+  }
+  // TLS may want to read before it can write and the other way round.
+  const bool unsent = observer_ != nullptr && sent_ < request_.head.size() + request_.body.size();
+  if (unsent && (ready.write || transport_.tls()) && phase_ != Phase::connecting) write_request();
+  if (ready.read && phase_ != Phase::closed && phase_ != Phase::connecting) read_available(ready.closed);
+}
+
+void ClientConnection::write_request() {
+  while (true) {
+    std::array<iovec, 2> iov;
+    std::size_t count = 0;
+    std::size_t skip = sent_;
+    for (const std::string_view part : {request_.head, request_.body}) {
+      if (skip < part.size()) iov[count++] = {const_cast<char*>(part.data() + skip), part.size() - skip};
+      skip -= std::min(skip, part.size());
+    }
+    if (count == 0) return;
+    const IoResult result = transport_.write({iov.data(), count});
+    if (result.state == IoResult::State::blocked) return;
+    if (result.state != IoResult::State::ok) {
+      // The server may have answered before it closed: the reading side decides.
+      sent_ = request_.head.size() + request_.body.size();
+      keep_alive_ = false;
+      return;
+    }
+    sent_ += result.bytes;
+  }
+}
+
+void ClientConnection::read_available(bool until_end) {
+  while (phase_ != Phase::closed) {
+    if (paused_) return;
+    const IoResult result = transport_.read(origin_.loop_.read_buffer(), Loop::kReadBytes);
+    switch (result.state) {
+      case IoResult::State::blocked: return;
+      case IoResult::State::end: return on_end();
+      case IoResult::State::failed:
+        return fail_exchange(transport_.tls() && phase_ == Phase::waiting ? Outcome::protocol : Outcome::reset, transport_.last_error());
+      case IoResult::State::ok: break;
+    }
+    take({origin_.loop_.read_buffer(), result.bytes});
+    // A short read has emptied the socket, and the next bytes will raise a new edge.
+    if (result.bytes < Loop::kReadBytes && !until_end && !transport_.tls()) return;
+  }
+}
+
+void ClientConnection::take(std::string_view bytes) {
+  if (observer_ == nullptr) return close();  // an idle server has nothing to say
+  if (phase_ == Phase::waiting) {
+    if (in_.empty()) return take_head(bytes);
+    in_.append(bytes);
+    Buffer all;
+    all.swap(in_);
+    return take_head(all.view());
+  }
+  take_body(bytes);
+}
+
+void ClientConnection::take_head(std::string_view bytes) {
+  while (phase_ == Phase::waiting) {
+    const HeadScan scan = scan_head(bytes, scanned_, origin_.options_.head_limits);
+    if (scan.state == HeadScan::State::invalid) return fail_exchange(Outcome::protocol, scan.error.message);
+    if (scan.state == HeadScan::State::incomplete) {
+      scanned_ = scan.size;
+      return in_.append(bytes);
+    }
+    scanned_ = 0;
+    HttpHead& head = origin_.head_;
+    const auto error = parse_response_head(bytes.substr(0, scan.size), origin_.options_.head_limits,
+                                           request_.head_request, head, parser_);
+    if (error) return fail_exchange(Outcome::protocol, error->message);
+    bytes.remove_prefix(scan.size);
+    if (head.status < 200) {
+      if (head.status == 101 || ++interim_responses_ > kInterimMax) {
+        return fail_exchange(Outcome::protocol, "unexpected interim answer");
+      }
+      if (bytes.empty()) return;
+      continue;
+    }
+    phase_ = Phase::answering;
+    keep_alive_ = keep_alive_ && head.keep_alive;
+    framing_ = head.framing;
+    remaining_ = head.content_length;
+    observer_->on_response_head(head);
+    if (phase_ != Phase::answering) return;
+    const bool has_body = framing_ != BodyFraming::none && !(framing_ == BodyFraming::length && remaining_ == 0);
+    if (has_body && bytes.empty()) deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
+    if (!has_body || !bytes.empty()) take_body(bytes);
+  }
+}
+
+void ClientConnection::take_body(std::string_view bytes) {
+  std::vector<std::string_view>& pieces = origin_.pieces_;
+  pieces.clear();
+  bool complete_now = false;
+  std::size_t used = bytes.size();
+  switch (framing_) {
+    case BodyFraming::none:
+      used = 0;
+      complete_now = true;
+      break;
+    case BodyFraming::length:
+      used = std::min<std::uint64_t>(bytes.size(), remaining_);
+      remaining_ -= used;
+      complete_now = remaining_ == 0;
+      if (used != 0) pieces.push_back(bytes.substr(0, used));
+      break;
+    case BodyFraming::chunked: {
+      const ChunkResult result = decode_chunks(parser_, bytes, pieces);
+      if (result.state == ChunkResult::State::invalid) {
+        return fail_exchange(Outcome::protocol, "malformed chunked answer");
+      }
+      used = result.consumed;
+      complete_now = result.state == ChunkResult::State::end;
+      break;
+    }
+    case BodyFraming::until_close: pieces.push_back(bytes); break;
+  }
+  deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
+  if (complete_now) {
+    complete(used == bytes.size());
+  } else if (!pieces.empty()) {
+    observer_->on_response_body(pieces, false);
+  }
+}
+
+/// Bytes beyond the answer mean that the two sides disagree about its end: never reuse such a connection.
+void ClientConnection::complete(bool reusable) {
+  ResponseObserver* observer = std::exchange(observer_, nullptr);
+  const bool all_sent = sent_ == request_.head.size() + request_.body.size();
+  if (reusable && all_sent && keep_alive_) {
+    phase_ = Phase::idle;
+    paused_ = false;
+    reused_ = true;
+    deadline_ = deadline_after(origin_.loop_.now(), origin_.options_.idle_timeout);
+    origin_.idle_.push_back(this);
+  } else {
+    close();
+  }
+  observer->on_response_body(origin_.pieces_, true);
+}
+
+void ClientConnection::on_end() {
+  if (observer_ == nullptr) return close();
+  if (phase_ == Phase::answering && framing_ == BodyFraming::until_close) {
+    origin_.pieces_.clear();
+    return complete(false);
+  }
+  fail_exchange(Outcome::reset, phase_ == Phase::waiting ? "closed without an answer" : "closed in the middle of the answer");
+}
+
+void ClientConnection::fail_exchange(Outcome cause, std::string message) {
+  if (observer_ == nullptr) return close();
+  const bool nothing_came = phase_ == Phase::waiting && in_.empty();
+  if (reused_ && nothing_came && cause == Outcome::reset) {
+    // The server closed the idle connection while the request was on its way.
+    watch_.stop();
+    transport_.close();
+    reused_ = false;
+    keep_alive_ = true;
+    sent_ = 0;
+    deadline_ = deadline_after(origin_.loop_.now(), timeouts_.connect);
+    return connect();
+  }
+  const bool request_sent = sent_ > 0;
+  // Said at the end of the turn: `send` promises not to call back, and whoever hears it may send again at once.
+  const bool inside_send = begun_ == origin_.loop_.now() && phase_ == Phase::resolving;
+  ResponseObserver* observer = std::exchange(observer_, nullptr);
+  ExchangeFailure failure{cause, request_sent, std::move(message)};
+  if (inside_send) {
+    failing_ = observer;
+    origin_.loop_.defer([this, alive = std::weak_ptr<bool>(alive_), failure = std::move(failure)] {
+      if (alive.expired()) return;
+      ResponseObserver* told = std::exchange(failing_, nullptr);
+      if (told != nullptr) told->on_response_failed(failure);
+    });
+    return close();
+  }
+  close();
+  observer->on_response_failed(failure);
+}
+
+void ClientConnection::cancel() {
+  observer_ = nullptr;
+  failing_ = nullptr;
+  close();
+}
+
+void ClientConnection::resume() {
+  if (!paused_) return;
+  paused_ = false;
+  origin_.loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired() && phase_ != Phase::closed) read_available(true);
+  });
+}
+
+void ClientConnection::close() {
+  if (phase_ == Phase::closed) return;
+  if (phase_ == Phase::idle) std::erase(origin_.idle_, this);
+  phase_ = Phase::closed;
+  watch_.stop();
+  transport_.close();
+  origin_.loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired()) origin_.forget(*this);
+  });
+}
+
+void ClientConnection::expire(Instant now) {
+  if (phase_ == Phase::closed) return;
+  if (timeouts_.total != Duration(0) && observer_ != nullptr && now >= begun_ + timeouts_.total) {
+    return fail_exchange(Outcome::timeout, "total time limit passed");
+  }
+  if (now < deadline_ || paused_) return;
+  switch (phase_) {
+    case Phase::resolving: return fail_exchange(Outcome::timeout, "name look-up timed out");
+    case Phase::connecting: return fail_exchange(Outcome::timeout, "connect timed out");
+    case Phase::waiting: return fail_exchange(Outcome::timeout, "no answer within the first-byte limit");
+    case Phase::answering: return fail_exchange(Outcome::timeout, "silent for longer than the idle limit");
+    default: return close();
+  }
+}
+
+// --- the origin ------------------------------------------------------------------------------------------------
+
+HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
+    : loop_(loop), resolver_(resolver), options_(std::move(options)), sweep_timer_(loop, [this] { sweep(); }) {
+  sweep_timer_.every(100ms);
+}
+
+HttpOrigin::~HttpOrigin() = default;
+
+Result<void> HttpOrigin::prepare_tls() {
+  tls_.reset(SSL_CTX_new(TLS_client_method()));
+  SSL_CTX_set_min_proto_version(tls_.get(), TLS1_2_VERSION);
+  const bool loaded = options_.tls_ca_file.empty()
+                          ? SSL_CTX_set_default_verify_paths(tls_.get()) == 1
+                          : SSL_CTX_load_verify_file(tls_.get(), options_.tls_ca_file.c_str()) == 1;
+  if (!loaded) return fail(ErrorCode::io, fmt::format("cannot load CA certificates from '{}'", options_.tls_ca_file));
+  return {};
+}
+
+ClientConnection& HttpOrigin::new_connection() {
+  auto* connection = new ClientConnection(*this);
+  connection->index_ = connections_.size();
+  connections_.emplace_back(connection);
+  return *connection;
+}
+
+ClientConnection& HttpOrigin::send(const RequestBytes& request, const ExchangeTimeouts& timeouts,
+                                   ResponseObserver& observer) {
+  ClientConnection* connection = nullptr;
+  if (idle_.empty()) {
+    connection = &new_connection();
+  } else {
+    connection = idle_.back();
+    idle_.pop_back();
+  }
+  connection->begin(request, timeouts, observer);
+  return *connection;
+}
+
+void HttpOrigin::drop_idle() {
+  while (!idle_.empty()) idle_.back()->close();
+}
+
+void HttpOrigin::sweep() {
+  const Instant now = loop_.now();
+  for (std::size_t i = connections_.size(); i-- > 0;) connections_[i]->expire(now);
+}
+
+void HttpOrigin::forget(ClientConnection& connection) {
+  const std::size_t index = connection.index_;
+  std::swap(connections_[index], connections_.back());
+  connections_[index]->index_ = index;
+  connections_.pop_back();
+}
+
+}  // namespace heng

@@ -1,0 +1,158 @@
+// The client side of HTTP/1.1: connections to one server, reused, with the answer handed over as it arrives.
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/buffer.h"
+#include "live/http1.h"
+#include "live/loop.h"
+#include "live/resolver.h"
+#include "live/transport.h"
+#include "model/attempt.h"
+
+namespace heng {
+
+struct ExchangeFailure {
+  Outcome cause = Outcome::reset;
+  bool request_sent = false;  // some byte of the request may have reached the server
+  std::string message;        // for people
+};
+
+/// Receives one answer. Exactly one of `on_response_body(..., true)` and `on_response_failed` is the last call;
+/// none comes after a cancel. Views are valid during the call only.
+class ResponseObserver {
+ public:
+  virtual ~ResponseObserver() = default;
+  virtual void on_response_head(const HttpHead& head) = 0;
+  /// All payload of one read, without framing.
+  virtual void on_response_body(std::span<const std::string_view> pieces, bool complete) = 0;
+  virtual void on_response_failed(const ExchangeFailure& failure) = 0;
+};
+
+struct ExchangeTimeouts {
+  Duration connect = 5s;
+  Duration first_byte = 600s;
+  Duration idle = 120s;
+  Duration total{0};  // 0 = none
+};
+
+/// Bytes of one request, owned by the caller until the last call of the observer or the cancel.
+struct RequestBytes {
+  std::string_view head;
+  std::string_view body;
+  bool head_request = false;  // a HEAD: its answer has no body
+};
+
+class HttpOrigin;
+
+/// One connection and the exchange on it. Owned by its origin; valid from `send` until the observer's last call.
+class ClientConnection {
+ public:
+  ~ClientConnection();
+  ClientConnection(const ClientConnection&) = delete;
+  ClientConnection& operator=(const ClientConnection&) = delete;
+
+  /// Closes the connection at once; the observer hears nothing more.
+  void cancel();
+  /// Stops and resumes reading the answer, for a reader further down that is slow.
+  void pause() { paused_ = true; }
+  void resume();
+
+ private:
+  friend class HttpOrigin;
+  enum class Phase : std::uint8_t { resolving, connecting, waiting, answering, idle, closed };
+
+  explicit ClientConnection(HttpOrigin& origin);
+  void begin(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer);
+  void connect();
+  void on_ready(FdWatch::Ready ready);
+  void write_request();
+  void read_available(bool until_end);
+  void take(std::string_view bytes);
+  void take_head(std::string_view bytes);
+  void take_body(std::string_view bytes);
+  void on_end();
+  void complete(bool reusable);
+  void fail_exchange(Outcome cause, std::string message);
+  void close();
+  void expire(Instant now);
+
+  HttpOrigin& origin_;
+  Transport transport_;
+  FdWatch watch_;
+  std::size_t index_ = 0;  // in the origin's table
+  Phase phase_ = Phase::resolving;
+  BodyFraming framing_ = BodyFraming::none;
+  bool reused_ = false;
+  bool keep_alive_ = true;
+  bool paused_ = false;
+  std::uint8_t interim_responses_ = 0;
+  llhttp_t parser_{};
+  std::uint64_t remaining_ = 0;  // of a body with Content-Length
+  std::size_t sent_ = 0;         // of head and body together
+  RequestBytes request_;
+  ExchangeTimeouts timeouts_;
+  Instant begun_;
+  Instant deadline_;
+  ResponseObserver* observer_ = nullptr;
+  ResponseObserver* failing_ = nullptr;  // to be told at the end of the turn
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // guards calls that come back later
+  Buffer in_;                    // an incomplete head
+  std::size_t scanned_ = 0;
+};
+
+/// A server and the connections to it. Not thread-safe; must be destroyed between turns of the loop.
+class HttpOrigin {
+ public:
+  struct Options {
+    Endpoint endpoint;
+    bool tls = false;
+    std::string tls_ca_file;  // "" = the system's
+    bool tls_verify = true;
+    Duration idle_timeout = 60s;
+    HeadLimits head_limits{.head_bytes = 64 << 10, .header_count = 200, .target_bytes = 8 << 10};
+  };
+
+  HttpOrigin(Loop& loop, Resolver& resolver, Options options);
+  ~HttpOrigin();
+  HttpOrigin(const HttpOrigin&) = delete;
+  HttpOrigin& operator=(const HttpOrigin&) = delete;
+
+  /// Loads the CA file; fails with its name and the reason. Call before the first `send` to a TLS origin.
+  Result<void> prepare_tls();
+  /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from inside
+  /// this call. On a reused connection that turns out dead before the first byte of an answer the request is sent
+  /// once more on a new one.
+  ClientConnection& send(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer);
+  /// Closes idle connections (the server is known to be gone).
+  void drop_idle();
+  std::size_t idle_connections() const { return idle_.size(); }
+  const Options& options() const { return options_; }
+
+ private:
+  friend class ClientConnection;
+  ClientConnection& new_connection();
+  void sweep();
+  void forget(ClientConnection& connection);
+
+  Loop& loop_;
+  Resolver& resolver_;
+  Options options_;
+  struct FreeContext {
+    void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
+  };
+  std::unique_ptr<SSL_CTX, FreeContext> tls_;
+  Timer sweep_timer_;
+  std::vector<std::unique_ptr<ClientConnection>> connections_;
+  std::vector<ClientConnection*> idle_;  // last used last
+  HttpHead head_;                        // of the answer being taken
+  std::vector<std::string_view> pieces_;
+};
+
+}  // namespace heng

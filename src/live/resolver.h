@@ -1,0 +1,44 @@
+// Host names to addresses without blocking the loop, through libevent's DNS client; answers are kept for a while.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "live/loop.h"
+#include "live/transport.h"
+
+struct evdns_base;
+
+namespace heng {
+
+/// Reads /etc/hosts and /etc/resolv.conf when first needed. One for each loop; outlives its users.
+class Resolver {
+ public:
+  explicit Resolver(Loop& loop);
+  ~Resolver();
+  Resolver(const Resolver&) = delete;
+  Resolver& operator=(const Resolver&) = delete;
+
+  using Callback = std::function<void(const Result<SocketAddress>&)>;
+  /// The next of the host's addresses, in turn. Calls back at once for numeric and known hosts, else later. The
+  /// caller must outlive the answer or guard its callback.
+  void resolve(const Endpoint& endpoint, Callback callback);
+
+ private:
+  struct Known {
+    std::vector<SocketAddress> addresses;
+    std::size_t next = 0;
+    Instant expires;
+  };
+  struct Query;
+
+  Loop& loop_;
+  evdns_base* dns_ = nullptr;
+  std::map<std::pair<std::string, std::uint16_t>, Known> known_;
+};
+
+}  // namespace heng
