@@ -1,0 +1,135 @@
+// Changing a running gateway: reload under load, refusal of bad files, draining on SIGTERM.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { before, describe, it } from 'node:test';
+
+import { chat, gate, postBytes, sleep, startGateway, startUpstream, until, Wire } from './harness.mjs';
+
+describe('reload', () => {
+  let first, second;
+  before(async () => {
+    const slowly = async (incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      for (let i = 0; i < 5; ++i) {
+        response.write(`data: ${i}\n\n`);
+        await sleep(10);
+      }
+      response.end('data: [DONE]\n\n');
+    };
+    [first, second] = [await startUpstream(slowly), await startUpstream(slowly)];
+  });
+
+  const pool = (...workers) => ({ pools: [{ model: 'm', policy: 'round_robin', workers: workers.map(worker => worker.url) }] });
+  const ask = gateway => gateway.request('/v1/chat/completions', { body: chat('m', { stream: true }) });
+
+  for (const [how, reload] of [
+    ['heng reload', async gateway => {
+      const { code, stderr } = await gateway.heng('reload');
+      assert.equal(code, 0, stderr);
+    }],
+    ['SIGHUP', async gateway => gateway.program.signal('SIGHUP')],
+  ]) {
+    it(`${how} under load loses nothing`, async () => {
+      const gateway = await startGateway(pool(first));
+      const used = [], failures = [];
+      let running = true;
+      const clients = Array.from({ length: 8 }, async () => {
+        while (running) {
+          const answer = await ask(gateway).catch(error => ({ error }));
+          if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n')) failures.push(answer.error ?? answer.text());
+          used.push(answer.worker);
+        }
+      });
+      const usedNow = name => until(`${name} is used`, () => used.slice(-16).includes(name));
+      const usedNoMore = name => until(`${name} is not used`, () => used.length > 16 && !used.slice(-16).includes(name));
+      await usedNow(first.name);
+      for (let round = 0; round < 2; ++round) {
+        gateway.write(pool(first, second));
+        await reload(gateway);
+        await usedNow(second.name);
+        gateway.write(pool(second));
+        await reload(gateway);
+        await usedNoMore(first.name);
+        gateway.write(pool(first));
+        await reload(gateway);
+        await usedNoMore(second.name);
+      }
+      running = false;
+      await Promise.all(clients);
+      assert.deepEqual(failures, []);
+    });
+  }
+
+  it('of a bad file changes nothing and says why', async () => {
+    const gateway = await startGateway(pool(first));
+    const good = fs.readFileSync(gateway.configPath, 'utf8');
+    gateway.write('listen: 127.0.0.1:1\npools:\n  - model: m\n    polcy: round_robin\n');
+    const { code, stderr } = await gateway.heng('reload');
+    assert.notEqual(code, 0);
+    assert.match(stderr, /heng-\d+\.yaml:4:5: .*polcy/);
+    assert.equal((await ask(gateway)).worker, first.name);
+    gateway.program.signal('SIGHUP');
+    await until('the log names the mistake', () => /heng-\d+\.yaml:4:5: .*polcy/.test(gateway.program.log()));
+    assert.equal((await ask(gateway)).worker, first.name);
+    fs.writeFileSync(gateway.configPath, good);
+    assert.equal((await gateway.heng('reload')).code, 0, 'and the good file is fine again');
+  });
+
+  it('keeps what a running stream uses, also if its pool is gone', { timeout: 20_000 }, async () => {
+    const finish = gate();
+    const upstream = await startUpstream(async (incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: 1\n\n');
+      await finish.promise;
+      response.end('data: 2\n\n');
+    });
+    const gateway = await startGateway(pool(upstream));
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+    await wire.takeThrough('data: 1\n\n');
+    gateway.write({ pools: [{ model: 'other', workers: [first.url] }] });
+    assert.equal((await gateway.heng('reload')).code, 0);
+    assert.equal((await gateway.request('/v1/chat/completions', { body: chat('m') })).status, 404);
+    finish.resolve();
+    await wire.takeThrough('data: 2\n\n');
+  });
+});
+
+describe('SIGTERM', () => {
+  it('lets a running stream finish, takes no new connections and exits with 0', { timeout: 20_000 }, async () => {
+    const finish = gate();
+    const upstream = await startUpstream(async (incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: 1\n\n');
+      await finish.promise;
+      response.end('data: 2\n\n');
+    });
+    const gateway = await startGateway({ pools: [{ model: 'm', workers: [upstream.url] }] });
+    const idle = await Wire.open(gateway.port);
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+    await wire.takeThrough('data: 1\n\n');
+    gateway.program.signal('SIGTERM');
+    await until('no new connections', () => Wire.open(gateway.port).then(late => late.destroy(), () => true));
+    assert.equal(gateway.program.end, undefined, 'it waits for the stream');
+    finish.resolve();
+    await wire.takeThrough('data: 2\n\n');
+    await idle.takeUntilClose();
+    assert.equal(await gateway.program.waitForEnd(), 0);
+  });
+
+  it('does not wait longer than the drain time', { timeout: 20_000 }, async () => {
+    const upstream = await startUpstream((incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: 1\n\n');
+    });
+    const gateway = await startGateway({ timeouts: { drain: '1s' }, pools: [{ model: 'm', workers: [upstream.url] }] });
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+    await wire.takeThrough('data: 1\n\n');
+    const start = performance.now();
+    gateway.program.signal('SIGTERM');
+    await gateway.program.waitForEnd(5000);
+    assert.ok(performance.now() - start > 800, 'it waits for the drain time');
+  });
+});

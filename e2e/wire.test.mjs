@@ -1,0 +1,164 @@
+// HTTP as it is on the wire: chunks, 100-continue, pipelining, half-closed and old clients, keep-alive.
+import assert from 'node:assert/strict';
+import { before, describe, it } from 'node:test';
+
+import { chat, gate, postBytes, requestBytes, sleep, startGateway, startUpstream, Wire } from './harness.mjs';
+
+describe('on the wire', () => {
+  let upstream, gateway, answer;
+  const json = JSON.stringify(chat('m'));
+  const echo = (incoming, response, body) => response.end(body);
+
+  before(async () => {
+    upstream = await startUpstream((incoming, response, body) => answer(incoming, response, body));
+    gateway = await startGateway({ pools: [{ model: 'm', workers: [upstream.url] }] });
+  });
+
+  it('a request body in chunks, of any size, cut anywhere', async () => {
+    answer = echo;
+    const chunks = [...json].map((byte, i) => `${i % 3 === 0 ? '0001;name="v"' : '1'}\r\n${byte}\r\n`).join('') + '0\r\nx-trailer: 1\r\n\r\n';
+    const bytes = Buffer.concat([
+      requestBytes('POST', '/v1/chat/completions', { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }),
+      Buffer.from(chunks),
+    ]);
+    const wire = await Wire.open(gateway.port);
+    for (const step of [bytes.length, 7, 1]) {
+      for (let at = 0; at < bytes.length; at += step) {
+        wire.send(bytes.subarray(at, at + step));
+        if (at % 50 === 0) await new Promise(setImmediate);
+      }
+      const got = await wire.takeResponse();
+      assert.equal(got.status, 200);
+      assert.equal(got.body.toString(), json);
+      assert.equal(upstream.requests.at(-1).body.toString(), json);
+    }
+  });
+
+  it('Expect: 100-continue is answered before the body is sent', async () => {
+    answer = echo;
+    const wire = await Wire.open(gateway.port);
+    wire.send(requestBytes('POST', '/v1/chat/completions',
+      { 'content-type': 'application/json', 'content-length': json.length, expect: '100-continue' }));
+    assert.equal((await wire.takeHead()).status, 100);
+    wire.send(json);
+    const got = await wire.takeResponse();
+    assert.equal(got.status, 200);
+    assert.equal(got.body.toString(), json);
+  });
+
+  it('pipelined requests are answered in order, also when the first takes longer', async () => {
+    const first = gate();
+    answer = async (incoming, response, body) => {
+      const { n } = JSON.parse(body);
+      if (n === 0) await first.promise;
+      response.end(`answer ${n}`);
+    };
+    const wire = await Wire.open(gateway.port);
+    wire.send(Buffer.concat([0, 1, 2].map(n => postBytes('/v1/chat/completions', chat('m', { n })))));
+    await sleep(100);  // the wrong order would show now
+    assert.equal(wire.received.length, 0);
+    first.resolve();
+    for (const n of [0, 1, 2]) assert.equal((await wire.takeResponse()).body.toString(), `answer ${n}`);
+  });
+
+  it('a client that closes its half after the request still gets its answer', async () => {
+    const finished = gate();
+    answer = async (incoming, response, body) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: 1\n\n');
+      await finished.promise;
+      response.end('data: 2\n\n');
+    };
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+    wire.finish();
+    const head = await wire.takeHead();
+    assert.equal(head.status, 200);
+    await wire.takeThrough('data: 1\n\n');
+    await sleep(50);  // time for the gateway to see the FIN, if it has not yet
+    finished.resolve();
+    await wire.takeThrough('data: 2\n\n');
+    await wire.takeUntilClose();
+  });
+
+  it('an HTTP/1.0 client gets no chunks and a close', async () => {
+    answer = (incoming, response) => {
+      response.write('one ');
+      response.end('two');
+    };
+    const wire = await Wire.open(gateway.port);
+    wire.send(`POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: ${json.length}\r\n\r\n${json}`);
+    const got = await wire.takeResponse();
+    assert.equal(got.status, 200);
+    assert.equal(got.headers['transfer-encoding'], undefined);
+    assert.equal(got.body.toString(), 'one two');
+    await wire.takeUntilClose();
+  });
+
+  it('a connection is kept for many requests and closed when asked', async () => {
+    answer = echo;
+    const wire = await Wire.open(gateway.port);
+    for (let i = 0; i < 20; ++i) {
+      wire.send(postBytes('/v1/chat/completions', json));
+      assert.equal((await wire.takeResponse()).body.toString(), json);
+    }
+    wire.send(postBytes('/v1/chat/completions', json, { connection: 'close' }));
+    const got = await wire.takeResponse();
+    assert.equal(got.headers.connection, 'close');
+    await wire.takeUntilClose();
+  });
+
+  it('a worker that closes after each answer costs nothing', async () => {
+    answer = (incoming, response, body) => {
+      response.setHeader('connection', 'close');
+      response.end(body);
+    };
+    const wire = await Wire.open(gateway.port);
+    for (let i = 0; i < 10; ++i) {
+      wire.send(postBytes('/v1/chat/completions', json));
+      const got = await wire.takeResponse();
+      assert.equal(got.status, 200);
+      assert.equal(got.body.toString(), json);
+      assert.notEqual(got.headers.connection, 'close', "the worker's connection is not the client's");
+    }
+  });
+
+  it('a worker that closes idle connections is met with new ones', async () => {
+    answer = echo;
+    const wire = await Wire.open(gateway.port);
+    for (let i = 0; i < 5; ++i) {
+      wire.send(postBytes('/v1/chat/completions', json));
+      assert.equal((await wire.takeResponse()).status, 200);
+      upstream.requests.at(-1).socket.destroy();
+    }
+  });
+
+  it('an answer without length or chunks ends with its connection', async () => {
+    answer = (incoming, response) => incoming.socket.end('HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end');
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', json));
+    const got = await wire.takeResponse();
+    assert.equal(got.status, 200);
+    assert.equal(got.body.toString(), 'until the end');
+  });
+
+  it('an interim answer of the worker does not end the request', async () => {
+    answer = (incoming, response, body) => {
+      response.writeEarlyHints({ link: '</style.css>; rel=preload' });
+      response.end(body);
+    };
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', json));
+    let got = await wire.takeResponse();
+    if (got.status === 103) got = await wire.takeResponse();
+    assert.equal(got.status, 200);
+    assert.equal(got.body.toString(), json);
+  });
+
+  it('a worker that sends garbage: 502', async () => {
+    answer = (incoming, response) => incoming.socket.end('SMTP ready\r\n\r\n');
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', json));
+    assert.equal((await wire.takeResponse()).status, 502);
+  });
+});
