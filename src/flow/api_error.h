@@ -9,8 +9,8 @@ namespace heng {
 /// JSON string literal with quotes; control characters and invalid UTF-8 are escaped or replaced.
 std::string json_quote(std::string_view text);
 
-/// {"error":{"message":...,"type":...,"param":...,"code":...}}; `type` follows from the status, empty `param` and
-/// `code` become null.
+/// {"error":{"message":...,"type":...,"param":...,"code":...}}; `type` follows from the status, empty `param`
+/// and `code` become null.
 std::string api_error_body(int status, std::string_view message, std::string_view code = {},
                            std::string_view param = {});
 

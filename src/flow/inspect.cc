@@ -1,0 +1,372 @@
+// JSON inspection on simdjson's on-demand parser, with the checks it leaves to its callers.
+#include "flow/inspect.h"
+
+#include <fmt/format.h>
+#include <simdjson.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/hash.h"
+
+namespace heng {
+
+static_assert(Buffer::kPadding >= simdjson::SIMDJSON_PADDING);
+
+namespace {
+
+namespace od = simdjson::ondemand;
+
+constexpr std::size_t kParserKept = 4 << 20;  // bytes of input the parser's memory may stay sized for
+constexpr std::size_t kPromptStartBytes =
+    1024;                            // of a plain prompt: what makes two prompts the same conversation
+constexpr double kTokensMax = 1e8;   // no model writes that much; a typo or an attack
+constexpr double kChoicesMax = 128;  // OpenAI's own limit of `n`
+
+struct Invalid {
+  InspectError error;
+};
+
+Invalid invalid(std::string message, std::string param = {}, std::string code = {}) {
+  return {{400, std::move(message), std::move(param), std::move(code)}};
+}
+
+bool is_hex(char c) { return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); }
+
+/// `text` between the quotes. simdjson has checked UTF-8 and control characters, escapes are left to us.
+bool valid_escapes(std::string_view text) {
+  for (std::size_t at = text.find('\\'); at != text.npos; at = text.find('\\', at)) {
+    if (at + 1 >= text.size()) return false;
+    const char kind = text[at + 1];
+    if (kind == 'u') {
+      if (at + 6 > text.size() || !std::all_of(text.begin() + at + 2, text.begin() + at + 6, is_hex))
+        return false;
+      at += 6;
+    } else if (std::strchr("\"\\/bfnrt", kind) != nullptr && kind != '\0') {
+      at += 2;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+/// RFC 8259 section 6: [-] int [frac] [exp].
+bool valid_number(std::string_view text) {
+  std::size_t at = text.starts_with('-') ? 1 : 0;
+  const auto digits = [&] {
+    const std::size_t from = at;
+    while (at < text.size() && text[at] >= '0' && text[at] <= '9') ++at;
+    return at - from;
+  };
+  const bool leading_zero = at < text.size() && text[at] == '0';
+  const std::size_t integer = digits();
+  if (integer == 0 || (leading_zero && integer > 1)) return false;
+  if (at < text.size() && text[at] == '.') {
+    ++at;
+    if (digits() == 0) return false;
+  }
+  if (at < text.size() && (text[at] | 0x20) == 'e') {
+    ++at;
+    if (at < text.size() && (text[at] == '+' || text[at] == '-')) ++at;
+    if (digits() == 0) return false;
+  }
+  return at == text.size();
+}
+
+std::string_view trimmed(std::string_view token) {
+  while (!token.empty() && std::strchr(" \t\r\n", token.back()) != nullptr) token.remove_suffix(1);
+  return token;
+}
+
+bool valid_scalar(std::string_view token) {
+  if (token.starts_with('"')) {
+    return token.size() >= 2 && token.back() == '"' && valid_escapes(token.substr(1, token.size() - 2));
+  }
+  return token == "true" || token == "false" || token == "null" || valid_number(token);
+}
+
+Invalid malformed() { return invalid("the request body is not valid JSON"); }
+
+/// The key as written, escapes checked.
+std::string_view checked_key(od::field& field) {
+  const char* begin = field.key().raw();
+  // The quotes are paired already: the key ends at the first quote that is not escaped.
+  const char* end = begin;
+  while (*end != '"') end += *end == '\\' ? 2 : 1;
+  const std::string_view key(begin, static_cast<std::size_t>(end - begin));
+  if (!valid_escapes(key)) throw malformed();
+  return key;
+}
+
+std::string_view checked_scalar(od::value& value) {
+  const std::string_view token = trimmed(value.raw_json_token());
+  if (!valid_scalar(token)) throw malformed();
+  return token;
+}
+
+/// Checks the grammar of one value and all below it. Throws simdjson_error where simdjson finds fault,
+/// Invalid where we do. Recursion is bounded by `depth_left`.
+void check_value(od::value value, std::uint32_t depth_left) {
+  const od::json_type type = value.type();
+  if (type != od::json_type::object && type != od::json_type::array) {
+    checked_scalar(value);
+    return;
+  }
+  if (depth_left == 0) throw invalid("the request body's JSON is nested too deeply");
+  if (type == od::json_type::object) {
+    od::object object = value.get_object();
+    for (od::field field : object) {
+      checked_key(field);
+      check_value(field.value(), depth_left - 1);
+    }
+  } else {
+    od::array array = value.get_array();
+    for (od::value element : array) check_value(element, depth_left - 1);
+  }
+}
+
+/// A number in [0, max], or null (= absent, 0).
+double bounded_number(std::string_view token, std::string_view key, double max) {
+  if (token == "null") return 0;
+  double number = -1;
+  const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), number);
+  if (error != std::errc() || end != token.data() + token.size() || !(number >= 0 && number <= max)) {
+    throw invalid(fmt::format("'{}' must be a number from 0 to {:.0f}", key, max), std::string(key),
+                  "invalid_value");
+  }
+  return number;
+}
+
+enum class Key : std::uint8_t { other, model, stream, max_tokens, choices, logprobs, prompt, user, previous };
+
+Key known_key(std::string_view key) {
+  static constexpr std::pair<std::string_view, Key> kKnown[] = {
+      {"model", Key::model},       {"messages", Key::prompt},
+      {"prompt", Key::prompt},     {"input", Key::prompt},
+      {"stream", Key::stream},     {"max_tokens", Key::max_tokens},
+      {"n", Key::choices},         {"max_completion_tokens", Key::max_tokens},
+      {"user", Key::user},         {"max_output_tokens", Key::max_tokens},
+      {"best_of", Key::choices},   {"previous_response_id", Key::previous},
+      {"logprobs", Key::logprobs}, {"top_logprobs", Key::logprobs}};
+  for (const auto& [name, known] : kKnown) {
+    if (name == key) return known;
+  }
+  return Key::other;
+}
+
+}  // namespace
+
+struct RequestInspector::Parser {
+  od::parser parser;
+  od::document document;
+
+  void read(std::string_view body, std::uint32_t depth_max, RequestFacts& facts);
+  void read_field(Key known, std::string_view key, od::value value, std::uint32_t depth_left,
+                  RequestFacts& facts);
+  std::string_view read_string(od::value value, std::string_view key);
+  void read_prompt(od::value value, std::uint32_t depth_left, RequestFacts& facts);
+  bool check_message(od::value value, std::uint32_t depth_left);
+};
+
+std::string_view RequestInspector::Parser::read_string(od::value value, std::string_view key) {
+  const std::string_view token = checked_scalar(value);
+  if (token == "null") return {};
+  if (!token.starts_with('"')) {
+    throw invalid(fmt::format("'{}' must be a string", key), std::string(key), "invalid_type");
+  }
+  return value.get_string();
+}
+
+/// True for a message with role "user".
+bool RequestInspector::Parser::check_message(od::value value, std::uint32_t depth_left) {
+  const od::json_type type = value.type();
+  if (type != od::json_type::object || depth_left == 0) {
+    check_value(value, depth_left);
+    return false;
+  }
+  bool is_user = false;
+  od::object object = value.get_object();
+  for (od::field field : object) {
+    const bool is_role = checked_key(field) == "role";
+    od::value member = field.value();
+    if (is_role) is_user = trimmed(member.raw_json_token()) == "\"user\"";
+    check_value(member, depth_left - 1);
+  }
+  return is_user;
+}
+
+/// A conversation keeps its system prompt and first user message through all its turns: the hash covers the
+/// messages up to that one, or the start of a plain prompt.
+void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_left, RequestFacts& facts) {
+  const std::string_view first = value.raw_json_token();
+  std::uint64_t hash = 0;
+  if (first.starts_with('[') && depth_left > 0) {
+    bool user_seen = false;
+    od::array array = value.get_array();
+    for (od::value element : array) {
+      const std::string_view token = element.raw_json_token();
+      const bool is_user = check_message(element, depth_left - 1);
+      if (user_seen) continue;
+      user_seen = is_user;
+      const char* end = document.current_location();
+      hash = hash_bytes(trimmed({token.data(), static_cast<std::size_t>(end - token.data())}), hash);
+    }
+  } else {
+    check_value(value, depth_left);
+    const std::string_view text = trimmed(first);
+    // Without the closing quote, so that a longer prompt with the same start has the same hash.
+    if (text.size() > 2) hash = hash_bytes(text.substr(0, std::min(text.size() - 1, kPromptStartBytes)));
+  }
+  const char* end = document.current_location();
+  facts.prompt_bytes += static_cast<std::size_t>(end - first.data());
+  if (hash != 0) facts.prompt_start_hash = hash;
+}
+
+void RequestInspector::Parser::read_field(Key known, std::string_view key, od::value value,
+                                          std::uint32_t depth_left, RequestFacts& facts) {
+  switch (known) {
+    case Key::model:
+      facts.model_token = trimmed(value.raw_json_token());
+      facts.model = read_string(value, key);
+      return;
+    case Key::previous:
+      facts.previous_response_id = read_string(value, key);
+      return;
+    case Key::user:
+      facts.user = read_string(value, key);
+      return;
+    case Key::prompt:
+      return read_prompt(value, depth_left, facts);
+    case Key::stream: {
+      const std::string_view token = checked_scalar(value);
+      if (token != "true" && token != "false" && token != "null") {
+        throw invalid("'stream' must be true or false", "stream", "invalid_type");
+      }
+      facts.stream = token == "true";
+      return;
+    }
+    case Key::max_tokens:
+      facts.output_tokens_max =
+          static_cast<std::uint32_t>(bounded_number(checked_scalar(value), key, kTokensMax));
+      return;
+    case Key::choices:
+      bounded_number(checked_scalar(value), key, kChoicesMax);
+      return;
+    case Key::logprobs: {
+      const std::string_view token = checked_scalar(value);
+      if (token != "true" && token != "false") bounded_number(token, key, kChoicesMax);
+      return;
+    }
+    case Key::other:
+      return check_value(value, depth_left);
+  }
+}
+
+void RequestInspector::Parser::read(std::string_view body, std::uint32_t depth_max, RequestFacts& facts) {
+  document = parser.iterate(body.data(), body.size(), body.size() + Buffer::kPadding);
+  if (document.type() != od::json_type::object) throw invalid("the request body must be a JSON object");
+  std::uint32_t seen = 0;  // bits of the known keys
+  od::object object = document.get_object();
+  for (od::field field : object) {
+    std::string_view key = checked_key(field);
+    // "mod\u0065l" is "model" to the worker, so it must be for us.
+    if (key.find('\\') != key.npos) key = field.unescaped_key();
+    const Key known = known_key(key);
+    const std::uint32_t bit = 1u << static_cast<unsigned>(known);
+    // A worker could take the other one of two.
+    if ((known == Key::model || known == Key::stream || known == Key::previous) && (seen & bit) != 0) {
+      throw invalid(fmt::format("'{}' is given twice", key), std::string(key), "duplicate_key");
+    }
+    seen |= bit;
+    read_field(known, key, field.value(), depth_max - 1, facts);
+  }
+  if (document.current_location().error() != simdjson::OUT_OF_BOUNDS)
+    throw invalid("bytes after the end of the request body's JSON");
+}
+
+RequestInspector::RequestInspector() : parser_(std::make_unique<Parser>()) {}
+
+RequestInspector::~RequestInspector() = default;
+
+std::optional<InspectError> RequestInspector::inspect_json(std::string_view body, std::uint32_t depth_max,
+                                                           RequestFacts& facts) {
+  facts = {};
+  if (body.empty()) return InspectError{400, "the request has no body", {}, {}};
+  if (parser_->parser.capacity() > kParserKept && body.size() < kParserKept)
+    parser_ = std::make_unique<Parser>();
+  try {
+    parser_->read(body, std::max(depth_max, 1u), facts);
+    return std::nullopt;
+  } catch (const Invalid& problem) {
+    return problem.error;
+  } catch (const simdjson::simdjson_error& problem) {
+    return InspectError{400, fmt::format("the request body is not valid JSON: {}", problem.what()), {}, {}};
+  }
+}
+
+std::string_view multipart_model(std::string_view content_type, std::string_view body) {
+  const std::size_t at = content_type.find("boundary=");
+  if (at == content_type.npos) return {};
+  std::string_view boundary = content_type.substr(at + 9);
+  boundary = boundary.starts_with('"') ? boundary.substr(1, boundary.find('"', 1) - 1)
+                                       : boundary.substr(0, boundary.find(';'));
+  if (boundary.empty() || boundary.size() > 70) return {};  // RFC 2046 5.1.1
+  const std::string delimiter = fmt::format("--{}", boundary);
+  std::size_t part = body.find(delimiter);
+  while (part != body.npos) {
+    const std::size_t head = part + delimiter.size();
+    const std::size_t content = body.find("\r\n\r\n", head);
+    if (content == body.npos) return {};
+    const std::size_t next = body.find(delimiter, content);
+    if (next == body.npos) return {};
+    const std::string_view fields = body.substr(head, content - head);
+    if (fields.find("name=\"model\"") != fields.npos || fields.find("name=model\r") != fields.npos) {
+      const std::string_view value = body.substr(content + 4, next - content - 4);
+      return value.ends_with("\r\n") ? value.substr(0, value.size() - 2) : value;
+    }
+    part = next;
+  }
+  return {};
+}
+
+namespace {
+
+/// The number after `"key":` in `text`.
+std::optional<std::uint32_t> number_after(std::string_view text, std::string_view key) {
+  const std::size_t at = text.find(key);
+  if (at == text.npos) return std::nullopt;
+  std::size_t digit = at + key.size();
+  while (digit < text.size() && std::strchr(": \t\r\n", text[digit]) != nullptr) ++digit;
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data() + digit, text.data() + text.size(), number);
+  if (error != std::errc()) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+bool find_usage(std::string_view piece, Usage& usage) {
+  constexpr std::size_t kTail = 4096;  // engines write `usage` at or near the end
+  if (piece.size() > kTail) piece.remove_prefix(piece.size() - kTail);
+  const void* found = memmem(piece.data(), piece.size(), "\"usage\"", 7);
+  if (found == nullptr) return false;
+  const std::string_view text =
+      piece.substr(static_cast<std::size_t>(static_cast<const char*>(found) - piece.data()));
+  const auto either = [&](std::string_view a, std::string_view b) {
+    const auto number = number_after(text, a);
+    return number ? number : number_after(text, b);
+  };
+  const auto prompt = either("\"prompt_tokens\"", "\"input_tokens\"");
+  if (!prompt) return false;
+  usage.prompt_tokens = *prompt;
+  usage.output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0);
+  usage.cached_tokens = number_after(text, "\"cached_tokens\"").value_or(0);
+  return true;
+}
+
+}  // namespace heng

@@ -1,0 +1,64 @@
+// Looks once into a request's body for what routing needs, and refuses what gateway and worker could read
+// differently.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace heng {
+
+/// Views point into the inspected body, or into the inspector until its next call.
+struct RequestFacts {
+  std::string_view model;                 // "" = none given
+  std::string_view model_token;           // the JSON string token of `model`, quotes included; for renaming
+  std::string_view previous_response_id;  // "" = none
+  std::string_view user;                  // "" = none
+  std::uint64_t prompt_start_hash = 0;    // equal for all turns of a conversation; 0 = no prompt
+  std::uint64_t prompt_bytes = 0;         // JSON bytes of messages, prompt or input
+  std::uint32_t output_tokens_max = 0;    // 0 = not given
+  bool stream = false;
+};
+
+/// Ready for an OpenAI error body.
+struct InspectError {
+  int status = 400;
+  std::string message;
+  std::string param;
+  std::string code;
+};
+
+/// Reuses its memory; one for each loop.
+class RequestInspector {
+ public:
+  RequestInspector();
+  ~RequestInspector();
+
+  /// `body` must be a JSON object with Buffer::kPadding readable bytes behind it. The whole text is validated
+  /// as RFC 8259 asks (simdjson's stage 1 checks UTF-8 and strings' control characters); nesting beyond
+  /// `depth_max`, duplicate top-level keys, trailing bytes and absurd numbers are refused. One pass, no copy
+  /// of the body.
+  std::optional<InspectError> inspect_json(std::string_view body, std::uint32_t depth_max,
+                                           RequestFacts& facts);
+
+ private:
+  struct Parser;
+  std::unique_ptr<Parser> parser_;
+};
+
+/// Finds the `model` field of a multipart/form-data body (audio and file uploads); "" if it has none.
+std::string_view multipart_model(std::string_view content_type, std::string_view body);
+
+/// What a worker says it has processed; found in the last bytes of an answer.
+struct Usage {
+  std::uint32_t prompt_tokens = 0;
+  std::uint32_t cached_tokens = 0;
+  std::uint32_t output_tokens = 0;
+};
+/// Looks for a `usage` object in a piece of an answer (plain JSON or an SSE event). Cheap enough for every
+/// chunk.
+bool find_usage(std::string_view piece, Usage& usage);
+
+}  // namespace heng

@@ -1,0 +1,197 @@
+// Request inspection: what is read, what is refused, and that it refuses exactly what a strict JSON parser
+// refuses.
+#include "flow/inspect.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+#include <simdjson.h>
+
+#include "base/buffer.h"
+
+namespace heng {
+namespace {
+
+struct Inspected {
+  Buffer storage;
+  RequestFacts facts;
+  std::optional<InspectError> error;
+};
+
+RequestInspector& inspector() {
+  static RequestInspector shared;
+  return shared;
+}
+
+Inspected inspect(std::string_view body, std::uint32_t depth_max = 128) {
+  Inspected result;
+  result.storage.append(body);
+  result.error = inspector().inspect_json(result.storage.view(), depth_max, result.facts);
+  return result;
+}
+
+TEST(Inspect, ReadsWhatRoutingNeeds) {
+  const Inspected got =
+      inspect(R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":"hi"}],)"
+              R"("model" : "llama" ,"stream":true,"max_tokens":17,"user":"u1"})");
+  ASSERT_FALSE(got.error);
+  EXPECT_EQ(got.facts.model, "llama");
+  EXPECT_EQ(got.facts.model_token, "\"llama\"");
+  EXPECT_TRUE(got.facts.stream);
+  EXPECT_EQ(got.facts.output_tokens_max, 17u);
+  EXPECT_EQ(got.facts.user, "u1");
+  EXPECT_NE(got.facts.prompt_start_hash, 0u);
+  EXPECT_EQ(got.facts.prompt_bytes, 64u);
+}
+
+TEST(Inspect, ConversationKeepsItsHashThroughItsTurns) {
+  const auto first =
+      inspect(R"({"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"a"}]})");
+  const auto second = inspect(
+      R"({"model":"m","messages":[{"role":"system","content":"s"}, {"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]})");
+  const auto other =
+      inspect(R"({"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"x"}]})");
+  EXPECT_EQ(first.facts.prompt_start_hash, second.facts.prompt_start_hash);
+  EXPECT_NE(first.facts.prompt_start_hash, other.facts.prompt_start_hash);
+}
+
+TEST(Inspect, EscapedKeyIsTheSameKey) {
+  EXPECT_EQ(inspect(R"({"mod\u0065l":"m"})").facts.model, "m");
+  EXPECT_EQ(inspect(R"({"model":"a","mod\u0065l":"b"})").error->code, "duplicate_key");
+  EXPECT_EQ(inspect(R"({"model":"\u006d\n"})").facts.model, "m\n");
+}
+
+TEST(Inspect, RefusesWithTheFieldAtFault) {
+  const auto param = [](std::string_view body) {
+    const auto got = inspect(body);
+    return got.error ? got.error->param : std::string("accepted");
+  };
+  EXPECT_EQ(param(R"({"model":5})"), "model");
+  EXPECT_EQ(param(R"({"model":["a"]})"), "");
+  EXPECT_EQ(param(R"({"stream":"yes"})"), "stream");
+  EXPECT_EQ(param(R"({"max_tokens":-1})"), "max_tokens");
+  EXPECT_EQ(param(R"({"max_tokens":1e400})"), "max_tokens");
+  EXPECT_EQ(param(R"({"n":1000000000})"), "n");
+  EXPECT_EQ(param(R"({"logprobs":1e9})"), "logprobs");
+  EXPECT_EQ(param(R"({"max_tokens":null,"n":1,"logprobs":true,"stream":null,"model":null})"), "accepted");
+}
+
+TEST(Inspect, NestingIsBounded) {
+  const auto nested = [](int depth) {
+    return "{\"model\":\"m\",\"x\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_FALSE(inspect(nested(31), 32).error);
+  EXPECT_TRUE(inspect(nested(32), 32).error);
+  EXPECT_TRUE(inspect(nested(100000)).error);
+  EXPECT_TRUE(inspect("{\"messages\":" + std::string(100000, '[')).error);
+}
+
+/// The reference: simdjson's DOM parser validates everything.
+bool strict_object(std::string_view text) {
+  simdjson::dom::parser parser;
+  simdjson::dom::element element;
+  return parser.parse(simdjson::padded_string(text)).get(element) == simdjson::SUCCESS && element.is_object();
+}
+
+TEST(Inspect, AgreesWithStrictParserOnHandPickedTexts) {
+  for (const std::string_view text : {"{}",
+                                      " {} ",
+                                      "{\"a\":1}",
+                                      "{\"a\":01}",
+                                      "{\"a\":1.}",
+                                      "{\"a\":.5}",
+                                      "{\"a\":-}",
+                                      "{\"a\":1e}",
+                                      "{\"a\":1e+5}",
+                                      "{\"a\":tru}",
+                                      "{\"a\":true}",
+                                      "{\"a\":nul}",
+                                      "{\"a\":\"\\x\"}",
+                                      "{\"a\":\"\\u12g4\"}",
+                                      "{\"a\":\"\\u1234\"}",
+                                      "{\"a\":1,}",
+                                      "{,}",
+                                      "{\"a\" 1}",
+                                      "{\"a\":1 \"b\":2}",
+                                      "{\"a\":[1,]}",
+                                      "{\"a\":[1 2]}",
+                                      "{\"a\":[,1]}",
+                                      "{\"a\":{\"b\":[{}]}}",
+                                      "{\"a\":\"\t\"}",
+                                      "{\"a\":\"\xff\"}",
+                                      "{\"a\":\"x\"y}",
+                                      "{\"a\":1}}",
+                                      "{\"a\":1} x",
+                                      "{\"a\":1",
+                                      "{\"a\"",
+                                      "{\"a",
+                                      "{",
+                                      "[]",
+                                      "1",
+                                      "",
+                                      "{a:1}",
+                                      "{'a':1}",
+                                      "{\"\\u00\":1}",
+                                      "{\"a\":\"\\ud800\"}",
+                                      "{\"a\":\"\\\"}",
+                                      "{\"a\":\"\\\\\"}",
+                                      "{\"a\":[\"\\\"]\"]}",
+                                      "{\"a\":+1}",
+                                      "{\"a\":0x1}",
+                                      "{\"a\":1}\0"}) {
+    // A lone surrogate is grammatically fine (RFC 8259 8.2); the DOM parser refuses it since it decodes
+    // strings.
+    if (text.find("\\ud800") != text.npos) continue;
+    EXPECT_EQ(!inspect(text).error.has_value(), strict_object(text)) << text;
+  }
+}
+
+rc::Gen<std::string> json_like_text() {
+  // Tokens in random order: mostly nearly valid.
+  return rc::gen::map(
+      rc::gen::container<std::vector<std::string>>(rc::gen::elementOf(std::vector<std::string>{
+          "{",       "}",      "[",        "]",        ",",    ":",         "\"a\"", "\"b\\n\"",
+          "\"\\q\"", "1",      "-2.5e3",   "01",       "true", "false",     "null",  "nulll",
+          " ",       "\"k\":", "\"k\":1,", "{\"k\":[", "]}",   "\"unclosed"})),
+      [](const std::vector<std::string>& tokens) {
+        std::string text = "{\"k\":";
+        for (const std::string& token : tokens) text += token;
+        return text + "}";
+      });
+}
+
+TEST(Inspect, AgreesWithStrictParserOnRandomTexts) {
+  EXPECT_TRUE(rc::check("accepts exactly the objects a validating parser accepts", [] {
+    const std::string text = *json_like_text();
+    RC_ASSERT(!inspect(text).error.has_value() == strict_object(text));
+  }));
+}
+
+TEST(Multipart, FindsTheModelField) {
+  const std::string body =
+      "--X\r\nContent-Disposition: form-data; name=\"file\"; "
+      "filename=\"a\"\r\n\r\nname=\"model\"\r\n\r\n--X\r\n"
+      "Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--X--\r\n";
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", body), "whisper-1");
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"X\"; charset=utf-8", body), "whisper-1");
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=Y", body), "");
+  EXPECT_EQ(multipart_model("multipart/form-data", body), "");
+}
+
+TEST(Usage, IsFoundInBothDialects) {
+  Usage usage;
+  EXPECT_TRUE(find_usage(
+      R"(data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,"prompt_tokens_details":{"cached_tokens":8}}})",
+      usage));
+  EXPECT_EQ(usage.prompt_tokens, 11u);
+  EXPECT_EQ(usage.output_tokens, 5u);
+  EXPECT_EQ(usage.cached_tokens, 8u);
+  EXPECT_TRUE(find_usage(R"("usage": {"input_tokens" : 3, "output_tokens": 4})", usage));
+  EXPECT_EQ(usage.prompt_tokens, 3u);
+  EXPECT_EQ(usage.output_tokens, 4u);
+  EXPECT_EQ(usage.cached_tokens, 0u);
+  EXPECT_FALSE(find_usage(R"({"usage":null})", usage));
+  EXPECT_FALSE(find_usage("data: {}", usage));
+}
+
+}  // namespace
+}  // namespace heng

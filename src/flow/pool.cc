@@ -1,0 +1,128 @@
+// Reservation and membership of one pool.
+#include "flow/pool.h"
+
+#include <algorithm>
+
+#include "base/result.h"
+
+namespace heng {
+
+Pool::Pool(std::unique_ptr<RoutePolicy> policy, Rng rng) : policy_(std::move(policy)), rng_(rng) {}
+
+Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
+  Slot slot = static_cast<Slot>(std::ranges::find(state_, State::free) - state_.begin());
+  if (slot == state_.size()) {
+    state_.push_back(State::free);
+    healthy_.push_back(0);
+    in_flight_.push_back(0);
+    configured_weight_.push_back(0);
+    ramp_.push_back(1);
+    weight_.push_back(0);
+    capacity_.push_back(0);
+    identity_.push_back(0);
+  }
+  state_[slot] = State::member;
+  healthy_[slot] = 1;
+  configured_weight_[slot] = weight;
+  ramp_[slot] = 1;
+  weight_[slot] = weight;
+  capacity_[slot] = capacity;
+  identity_[slot] = identity;
+  rebuild();
+  return slot;
+}
+
+void Pool::set_weight(Slot slot, double weight, double capacity) {
+  configured_weight_[slot] = weight;
+  weight_[slot] = weight * ramp_[slot];
+  capacity_[slot] = capacity;
+  ++generation_;
+}
+
+void Pool::remove(Slot slot) {
+  state_[slot] = in_flight_[slot] == 0 ? State::free : State::leaving;
+  rebuild();
+}
+
+void Pool::set_eligible(Slot slot, bool eligible) {
+  if ((healthy_[slot] != 0) == eligible) return;
+  healthy_[slot] = eligible ? 1 : 0;
+  rebuild();
+}
+
+void Pool::set_ramp(Slot slot, double share) {
+  ramp_[slot] = share;
+  weight_[slot] = configured_weight_[slot] * share;
+}
+
+void Pool::rebuild() {
+  eligible_.clear();
+  for (Slot slot = 0; slot < state_.size(); ++slot) {
+    if (state_[slot] == State::member && healthy_[slot] != 0) eligible_.push_back(slot);
+  }
+  without_avoided_.reserve(eligible_.size());
+  ++generation_;
+}
+
+PoolView Pool::view() const { return {eligible_, in_flight_, weight_, capacity_, identity_, generation_}; }
+
+std::optional<Slot> Pool::reserve(const RequestView& request, Instant now, Slot avoid) {
+  PoolView pool = view();
+  if (avoid != kNoSlot) {
+    without_avoided_.assign(eligible_.begin(), eligible_.end());
+    std::erase(without_avoided_, avoid);
+    pool.eligible = without_avoided_;
+    // Another set of workers: what a policy keeps by generation does not hold for it.
+    pool.generation = ++generation_;
+  }
+  const std::optional<Slot> slot = policy_->choose(request, pool, now, rng_);
+  if (avoid != kNoSlot) ++generation_;
+  if (!slot) return std::nullopt;
+  HENG_ASSERT(is_member(*slot) && healthy_[*slot] != 0 && *slot != avoid);
+  commit(*slot, request, now);
+  return slot;
+}
+
+bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now) {
+  if (!is_member(slot) || healthy_[slot] == 0) return false;
+  commit(slot, request, now);
+  return true;
+}
+
+void Pool::commit(Slot slot, const RequestView& request, Instant now) {
+  ++in_flight_[slot];
+  ++total_in_flight_;
+  AttemptEvent event;
+  event.kind = AttemptEvent::Kind::started;
+  event.worker = slot;
+  event.request = request.id;
+  event.prompt_tokens = request.prompt_tokens;
+  policy_->on(event, view(), now);
+}
+
+void Pool::first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now) {
+  AttemptEvent event;
+  event.kind = AttemptEvent::Kind::first_byte;
+  event.worker = slot;
+  event.request = request.id;
+  event.elapsed = elapsed;
+  event.time_to_first_byte = elapsed;
+  event.prompt_tokens = request.prompt_tokens;
+  policy_->on(event, view(), now);
+}
+
+void Pool::end(const AttemptEvent& event, Instant now) {
+  const Slot slot = event.worker;
+  HENG_ASSERT(slot < state_.size() && in_flight_[slot] > 0);
+  --in_flight_[slot];
+  --total_in_flight_;
+  policy_->on(event, view(), now);
+  if (state_[slot] == State::leaving && in_flight_[slot] == 0) {
+    state_[slot] = State::free;
+    rebuild();
+  }
+}
+
+void Pool::tick(Instant now) { policy_->tick(view(), now); }
+
+}  // namespace heng

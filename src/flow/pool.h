@@ -1,0 +1,71 @@
+// The workers of one model: who may be chosen, what is reserved on whom, and the policy that chooses.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/rng.h"
+#include "model/attempt.h"
+#include "model/pool_view.h"
+#include "model/request.h"
+#include "policy/route/policy.h"
+
+namespace heng {
+
+/// Owned by one loop. Choosing a worker and counting the request against it is one step, so no two requests
+/// ever see the same load. Every reservation is ended exactly once.
+class Pool {
+ public:
+  Pool(std::unique_ptr<RoutePolicy> policy, Rng rng);
+
+  /// `identity`: hash of the worker's URL. `capacity` 0 = not declared. The worker starts eligible.
+  Slot add(std::uint64_t identity, double weight, double capacity);
+  void set_weight(Slot slot, double weight, double capacity);
+  /// No new requests; the slot is free for another worker once its last request has ended.
+  void remove(Slot slot);
+  void set_eligible(Slot slot, bool eligible);
+  /// Share of its weight a worker in slow start gets, in (0, 1].
+  void set_ramp(Slot slot, double share);
+
+  /// The policy's choice, reserved; nothing if no worker is eligible. `avoid` (a worker just tried) is left
+  /// out.
+  std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
+  /// Reserves a given worker, if it is eligible (sessions and resources that live somewhere).
+  bool reserve_on(Slot slot, const RequestView& request, Instant now);
+  void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
+  /// `event.worker` is released.
+  void end(const AttemptEvent& event, Instant now);
+  void tick(Instant now);
+
+  PoolView view() const;
+  const RoutePolicy& policy() const { return *policy_; }
+  RoutePolicy& policy() { return *policy_; }
+  bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
+  std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
+  std::uint32_t in_flight() const { return total_in_flight_; }
+  std::size_t slots() const { return state_.size(); }
+
+ private:
+  enum class State : std::uint8_t { free, member, leaving };
+  void rebuild();
+  void commit(Slot slot, const RequestView& request, Instant now);
+
+  std::unique_ptr<RoutePolicy> policy_;
+  Rng rng_;
+  std::vector<State> state_;  // [slots], like all below
+  std::vector<char> healthy_;
+  std::vector<std::uint32_t> in_flight_;
+  std::vector<double> configured_weight_;
+  std::vector<double> ramp_;
+  std::vector<double> weight_;  // configured x ramp
+  std::vector<double> capacity_;
+  std::vector<std::uint64_t> identity_;
+  std::vector<Slot> eligible_;
+  std::vector<Slot> without_avoided_;  // scratch
+  std::uint32_t total_in_flight_ = 0;
+  std::uint64_t generation_ = 0;
+};
+
+}  // namespace heng

@@ -1,0 +1,150 @@
+// Pools: reservations are exact, removed workers leave after their last request, tables and budgets stay
+// bounded.
+#include "flow/pool.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "flow/retry_budget.h"
+#include "flow/sticky_table.h"
+#include "policy/route/registry.h"
+
+namespace heng {
+namespace {
+
+Pool make_pool(std::string_view policy = "least_connections") {
+  const RoutePolicyEntry* entry = find_route_policy(policy);
+  return Pool(entry->make(default_values(*entry)), Rng(1));
+}
+
+void end(Pool& pool, Slot slot, Instant now = {}) {
+  AttemptEvent event;
+  event.kind = AttemptEvent::Kind::ended;
+  event.worker = slot;
+  pool.end(event, now);
+}
+
+TEST(Pool, ReservesAtSelection) {
+  Pool pool = make_pool();
+  for (std::uint64_t i = 1; i <= 4; ++i) pool.add(i, 1, 0);
+  for (int i = 0; i < 8; ++i) ASSERT_TRUE(pool.reserve({}, {}));
+  for (Slot slot = 0; slot < 4; ++slot) EXPECT_EQ(pool.in_flight(slot), 2u);
+  EXPECT_EQ(pool.in_flight(), 8u);
+}
+
+TEST(Pool, AvoidsTheWorkerJustTried) {
+  Pool pool = make_pool("round_robin");
+  const Slot only = pool.add(1, 1, 0);
+  EXPECT_FALSE(pool.reserve({}, {}, only));
+  const Slot other = pool.add(2, 1, 0);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(pool.reserve({}, {}, only), other);
+}
+
+TEST(Pool, RemovedWorkerLeavesAfterItsLastRequest) {
+  Pool pool = make_pool();
+  const Slot first = pool.add(1, 1, 0);
+  ASSERT_EQ(pool.reserve({}, {}), first);
+  pool.remove(first);
+  EXPECT_FALSE(pool.reserve({}, {}));
+  EXPECT_FALSE(pool.reserve_on(first, {}, {}));
+  EXPECT_NE(pool.add(2, 1, 0), first) << "the slot still has a request";
+  end(pool, first);
+  EXPECT_EQ(pool.add(3, 1, 0), first);
+}
+
+TEST(Pool, UnhealthyWorkerIsNotChosen) {
+  Pool pool = make_pool();
+  const Slot a = pool.add(1, 1, 0);
+  const Slot b = pool.add(2, 1, 0);
+  pool.set_eligible(a, false);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(pool.reserve({}, {}), b);
+  EXPECT_FALSE(pool.reserve_on(a, {}, {}));
+  pool.set_eligible(b, false);
+  EXPECT_FALSE(pool.reserve({}, {}));
+}
+
+TEST(Pool, CountsStayExactUnderRandomEvents) {
+  EXPECT_TRUE(rc::check("in flight = reserved - ended, for each slot, whatever joins and leaves", [] {
+    const auto& policies = route_policies();
+    Pool pool = make_pool(policies[*rc::gen::inRange<std::size_t>(0, policies.size())].name);
+    std::vector<Slot> reserved;
+    std::vector<Slot> members;
+    Instant now{};
+    const auto steps = *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 100));
+    for (const int step : steps) {
+      now += 50ms;
+      if (step < 40) {
+        RequestView request;
+        request.affinity = static_cast<std::uint64_t>(step);
+        if (const auto slot =
+                pool.reserve(request, now, step % 4 == 0 && !members.empty() ? members[0] : kNoSlot)) {
+          RC_ASSERT(pool.is_member(*slot));
+          reserved.push_back(*slot);
+        }
+      } else if (step < 70 && !reserved.empty()) {
+        end(pool, reserved.back(), now);
+        reserved.pop_back();
+      } else if (step < 80) {
+        members.push_back(pool.add(static_cast<std::uint64_t>(step) + members.size(), 1 + step % 3, 0));
+      } else if (step < 90 && !members.empty()) {
+        pool.remove(members.back());
+        members.pop_back();
+      } else if (!members.empty()) {
+        pool.set_eligible(members[0], step % 2 == 0);
+        pool.tick(now);
+      }
+      std::uint32_t total = 0;
+      for (Slot slot = 0; slot < pool.slots(); ++slot) {
+        RC_ASSERT(pool.in_flight(slot) == static_cast<std::uint32_t>(std::ranges::count(reserved, slot)));
+        total += pool.in_flight(slot);
+      }
+      RC_ASSERT(pool.in_flight() == total);
+    }
+  }));
+}
+
+TEST(StickyTable, RemembersRecentKeysWithinFixedMemory) {
+  StickyTable table(4);
+  Instant now{};
+  EXPECT_FALSE(table.find(7, now));
+  for (std::uint64_t key = 1; key <= 100; ++key) table.put(key, key * 10, now += 1s);
+  for (std::uint64_t key = 85; key <= 100; ++key) EXPECT_EQ(table.find(key, now), key * 10);
+  EXPECT_FALSE(table.find(84, now));
+  table.find(85, now += 1s);
+  table.put(1, 1, now += 1s);  // same set as 85, 89, 93, 97: the one not used for longest goes
+  EXPECT_TRUE(table.find(85, now));
+  EXPECT_FALSE(table.find(89, now));
+}
+
+TEST(RetryBudget, AllowsTheFloorWhenQuiet) {
+  RetryBudget budget(0.1, 3);
+  Instant now{};
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(budget.take(now));
+  EXPECT_FALSE(budget.take(now));
+  EXPECT_TRUE(budget.take(now + 4s));
+}
+
+TEST(RetryBudget, KeepsRetriesAtTheirShareOfTraffic) {
+  RetryBudget budget(0.1, 5);
+  Instant now{};
+  int retries = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    now += 1ms;
+    budget.on_request(now);
+    if (budget.take(now)) ++retries;  // everything fails
+  }
+  EXPECT_NEAR(retries, 10'000 + 5 * 10, 200);
+}
+
+TEST(RetryBudget, AQuietNightDoesNotSaveUpAStorm) {
+  RetryBudget budget(0.1, 5);
+  Instant now{};
+  for (int i = 0; i < 100'000; ++i) budget.on_request(now += 1ms);
+  now += 3600s;
+  int retries = 0;
+  while (budget.take(now)) ++retries;
+  EXPECT_EQ(retries, 5);
+}
+
+}  // namespace
+}  // namespace heng
