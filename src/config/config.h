@@ -24,39 +24,40 @@ struct WorkerConfig {
   std::string name;  // unique in its pool; default: host:port (and base path if needed to be unique)
   bool tls = false;
   Endpoint endpoint;
-  std::string base_path;          // "" or "/base"
-  std::string api_key;            // from api_key_file or api_key; sent as "Authorization: Bearer ..."
-  std::string model;              // the name this worker knows the model by; "" = the pool's
-  std::string tls_ca_file;        // "" = the system's
+  std::string base_path;    // "" or "/base"
+  std::string api_key;      // from api_key_file or api_key; sent as "Authorization: Bearer ..."
+  std::string model;        // the name this worker knows the model by; "" = the pool's
+  std::string tls_ca_file;  // "" = the system's
   bool tls_verify = true;
-  double capacity = 0;            // work per second for dynamic weights; 0 = learned
+  double capacity = 0;  // work per second for dynamic weights; 0 = learned
   double weight = 1;
 };
 
 enum class AffinitySource : std::uint8_t { none, header, user, prompt };
 
 struct PoolConfig {
-  std::string model;                 // "" = discover the models from the workers; "*" = any model not named elsewhere
-  std::vector<std::string> aliases;  // other names clients may use; rewritten to the worker's name of the model
+  std::string model;  // "" = discover the models from the workers; "*" = any model not named elsewhere
+  std::vector<std::string>
+      aliases;  // other names clients may use; rewritten to the worker's name of the model
   const RoutePolicyEntry* policy = nullptr;
   OptionValues policy_options;
   AffinitySource hash_on = AffinitySource::prompt;  // what `hash` keys on
-  std::string hash_header;           // when hash_on == header
-  std::string session_header;        // requests with the same value stay on one worker, any policy; "" = off
+  std::string hash_header;                          // when hash_on == header
+  std::string session_header;  // requests with the same value stay on one worker, any policy; "" = off
   std::vector<WorkerConfig> workers;
 };
 
 struct TimeoutConfig {
   Duration connect = 5s;
-  Duration first_byte = 600s;     // long prefills and queues in the engine are normal
-  Duration idle = 120s;           // silence between two bytes of an answer that has begun
-  Duration total = 0s;            // 0 = no limit
-  Duration client_header = 10s;   // first to last byte of a request head
-  Duration client_body = 30s;     // silence between two reads of a request body
-  Duration client_idle = 75s;     // keep-alive connection without a request
-  Duration client_write = 60s;    // a client that reads nothing of a waiting answer
-  Duration worker_idle = 60s;     // unused connection to a worker
-  Duration drain = 30s;           // SIGTERM: how long requests in flight may take to finish
+  Duration first_byte = 600s;    // long prefills and queues in the engine are normal
+  Duration idle = 120s;          // silence between two bytes of an answer that has begun
+  Duration total = 0s;           // 0 = no limit
+  Duration client_header = 10s;  // first to last byte of a request head
+  Duration client_body = 30s;    // silence between two reads of a request body
+  Duration client_idle = 75s;    // keep-alive connection without a request
+  Duration client_write = 60s;   // a client that reads nothing of a waiting answer
+  Duration worker_idle = 60s;    // unused connection to a worker
+  Duration drain = 30s;          // SIGTERM: how long requests in flight may take to finish
 };
 
 struct LimitConfig {
@@ -65,43 +66,44 @@ struct LimitConfig {
   std::uint32_t target_bytes = 8 << 10;
   std::uint64_t body_bytes = 64ull << 20;
   std::uint32_t json_depth = 128;
-  std::uint32_t connections = 20000;      // clients
-  std::uint32_t stream_buffer_bytes = 64 << 10;  // waiting for a slow reader before the worker is no longer read
+  std::uint32_t connections = 20000;  // clients
+  std::uint32_t stream_buffer_bytes = 64
+                                      << 10;  // waiting for a slow reader before the worker is no longer read
   std::uint32_t worker_head_bytes = 64 << 10;
 };
 
 struct HealthConfig {
   bool active = true;
-  std::string path = "/health";   // 404 there counts as alive (not every engine has it)
+  std::string path = "/health";  // 404 there counts as alive (not every engine has it)
   Duration interval = 2s;
   Duration timeout = 2s;
-  std::uint32_t fall = 2;         // failed probes in a row until ejection
-  std::uint32_t rise = 1;         // good probes in a row until return
+  std::uint32_t fall = 2;            // failed probes in a row until ejection
+  std::uint32_t rise = 1;            // good probes in a row until return
   std::uint32_t passive_faults = 3;  // worker faults in a row until ejection
-  Duration probe_back = 1s;       // probing interval of an ejected worker
-  Duration slow_start = 10s;      // ramp of a returned worker; 0 = none
+  Duration probe_back = 1s;          // probing interval of an ejected worker
+  Duration slow_start = 10s;         // ramp of a returned worker; 0 = none
 };
 
 struct RetryConfig {
-  bool enabled = true;            // one more attempt on another worker, before the first byte only
-  double budget_ratio = 0.1;      // retries per request over the last 10 s ...
+  bool enabled = true;              // one more attempt on another worker, before the first byte only
+  double budget_ratio = 0.1;        // retries per request over the last 10 s ...
   std::uint32_t budget_floor = 10;  // ... but at least so many
 };
 
 struct Config {
   Endpoint listen{"127.0.0.1", 8080};
   std::optional<Endpoint> admin = Endpoint{"127.0.0.1", 8081};
-  std::string admin_token;        // from admin_token_file; "" = none
-  std::string default_model;      // for requests that name no model and no known resource; "" = none
-  bool worker_header = true;      // answer with x-heng-worker
+  std::string admin_token;             // from admin_token_file; "" = none
+  std::string default_model;           // for requests that name no model and no known resource; "" = none
+  bool worker_header = true;           // answer with x-heng-worker
   bool forward_authorization = false;  // pass the client's Authorization on to workers
-  std::string access_log;         // file, "-" = stdout, "" = off
+  std::string access_log;              // file, "-" = stdout, "" = off
   TimeoutConfig timeouts;
   LimitConfig limits;
   HealthConfig health;
   RetryConfig retry;
   std::vector<PoolConfig> pools;
-  std::uint64_t seed = 0;         // of the policies' random streams; 0 = from the system at start
+  std::uint64_t seed = 0;  // of the policies' random streams; 0 = from the system at start
 };
 
 /// Where a mistake is and how to mend it: `file:line:column: message`.
@@ -116,13 +118,37 @@ struct ConfigLoad {
   std::vector<ConfigIssue> issues;  // every mistake, in file order
 };
 
-/// Parses and checks YAML. Relative paths of secret files are taken from `directory`. Reads only those files.
-ConfigLoad parse_config(std::string_view yaml, const std::string& directory);
-/// Reads the file (at most 4 MiB), then as above. An unreadable file is one issue on line 0.
-ConfigLoad load_config(const std::string& path);
+/// A scalar key set from outside the file (a flag, an environment variable), stronger than the file.
+struct ConfigOverride {
+  std::string key;  // dotted, see set_option
+  std::string value;
+  std::string origin;  // for messages: "HENG_LISTEN", "--listen"
+};
+using ConfigOverrides = std::vector<ConfigOverride>;
+
+/// Parses and checks YAML; overrides count before keys are checked against each other. Relative paths of
+/// secret files are taken from `directory`; "" = open no files at all (then their secrets stay empty). Opens
+/// nothing else.
+ConfigLoad parse_config(std::string_view yaml, const std::string& directory,
+                        const ConfigOverrides& overrides = {});
+/// Reads the file (at most 4 MiB), then as above. An unreadable file is one issue on line 0. Relative paths
+/// of secret files are taken from the file's folder. A file with an `api_key` in it is a secret: it must not
+/// be world-readable.
+ConfigLoad load_config(const std::string& path, const ConfigOverrides& overrides = {});
 /// One line per issue, as printed by `heng check`.
 std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues);
-/// The reference page of all keys with type, range, default and meaning (Markdown), and the commented example file.
+
+/// Sets one scalar key outside `pools` from text: ("timeouts.first_byte", "300s"), ("listen",
+/// "0.0.0.0:8080"). Secret files are taken from the current folder. Does not check keys against each other:
+/// see check_config.
+Result<void> set_option(Config& config, std::string_view key, std::string_view text);
+/// All keys set_option takes, in the order of the reference page.
+std::vector<std::string> option_keys();
+/// What must hold between scalar keys; parse_config checks it too.
+Result<void> check_config(const Config& config);
+
+/// The reference page of all keys with type, range, default and meaning (Markdown), and the commented example
+/// file.
 std::string config_reference();
 std::string config_example();
 

@@ -1,0 +1,106 @@
+// Reading of configuration files and single options.
+#include "config/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "config/issues.h"
+#include "config/reader.h"
+#include "config/schema.h"
+#include "config/secret.h"
+#include "config/values.h"
+
+namespace heng {
+
+ConfigLoad parse_config(std::string_view yaml, const std::string& directory,
+                        const ConfigOverrides& overrides) {
+  return ConfigReader(directory, false).read(yaml, overrides);
+}
+
+ConfigLoad load_config(const std::string& path, const ConfigOverrides& overrides) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kConfigBytesMax + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad() || (file.fail() && !file.eof())) {
+    return {{}, {{0, 0, fmt::format("cannot read the file: {}", std::strerror(errno))}}};
+  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  const std::size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  return ConfigReader(directory, is_world_readable(path)).read(text, overrides);
+}
+
+std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues) {
+  std::string out;
+  for (const ConfigIssue& issue : issues) {
+    if (issue.line == 0) {
+      fmt::format_to(std::back_inserter(out), "{}: {}\n", path, issue.message);
+    } else {
+      fmt::format_to(std::back_inserter(out), "{}:{}:{}: {}\n", path, issue.line, issue.column,
+                     issue.message);
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> option_keys() {
+  std::vector<std::string> keys;
+  for (const Field& field : root_fields()) {
+    if (field.type != FieldType::structure) keys.emplace_back(field.key);
+  }
+  for (const Section& section : sections()) {
+    for (const Field& field : section.fields) keys.push_back(fmt::format("{}.{}", section.key, field.key));
+  }
+  return keys;
+}
+
+Result<void> set_option(Config& config, std::string_view key, std::string_view text) {
+  std::span<const Field> fields = root_fields();
+  void* object = &config;
+  std::string_view name = key;
+  if (const std::size_t dot = key.find('.'); dot != std::string_view::npos) {
+    const auto section = std::ranges::find(sections(), key.substr(0, dot), &Section::key);
+    fields = section != sections().end() ? section->fields : std::span<const Field>();
+    object = section != sections().end() ? section->at(config) : nullptr;
+    name = key.substr(dot + 1);
+  }
+  const auto field = std::ranges::find(fields, name, &Field::key);
+  if (field == fields.end() || field->type == FieldType::structure) {
+    const auto known = option_keys();
+    const std::vector<std::string_view> words(known.begin(), known.end());
+    return fail(ErrorCode::not_found,
+                fmt::format("there is no single option {}.{} Groups and `pools` are set in the file",
+                            quote(key), did_you_mean(key, words)));
+  }
+  auto set = set_field(*field, object, text, ".");
+  if (!set) set.error().message = fmt::format("`{}`: {}", key, set.error().message);
+  return set;
+}
+
+Result<void> check_admin_token(const Config& config) {
+  if (!config.admin || is_loopback(config.admin->host) || !config.admin_token.empty()) return {};
+  return fail(
+      ErrorCode::refused,
+      fmt::format("`admin` on {} can be reached by other machines but has no token; set `admin_token_file`, "
+                  "or use 127.0.0.1:{}",
+                  format_endpoint(*config.admin), config.admin->port));
+}
+
+Result<void> check_addresses(const Config& config) {
+  if (!config.admin || config.admin->port != config.listen.port || config.admin->host != config.listen.host)
+    return {};
+  return fail(ErrorCode::invalid, fmt::format("`listen` and `admin` are both {}; give one another port",
+                                              format_endpoint(config.listen)));
+}
+
+Result<void> check_config(const Config& config) {
+  auto closed = check_admin_token(config);
+  return closed ? check_addresses(config) : closed;
+}
+
+}  // namespace heng

@@ -1,0 +1,423 @@
+// Strict reading of the configuration by its tables.
+#include "config/reader.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <unordered_set>
+#include <utility>
+
+#include "config/secret.h"
+#include "config/values.h"
+
+namespace heng {
+namespace {
+
+using Kind = YamlNode::Kind;
+
+std::string_view kind_name(const YamlNode& node) {
+  switch (node.kind) {
+    case Kind::null:
+      return "nothing";
+    case Kind::scalar:
+      return "a single value";
+    case Kind::list:
+      return "a list";
+    case Kind::map:
+      return "a map of keys";
+    case Kind::broken:
+      return "something unreadable";
+  }
+  HENG_ASSERT(false);
+}
+
+const YamlNode* find(const YamlNode& map, std::string_view key) {
+  if (map.kind != Kind::map) return nullptr;
+  for (std::size_t i = 0; i + 1 < map.items.size(); i += 2) {
+    if (map.items[i].kind == Kind::scalar && map.items[i].text == key) return &map.items[i + 1];
+  }
+  return nullptr;
+}
+
+/// The value's own place if the map has the key, else the map's.
+const YamlNode& place_of(const YamlNode& map, std::string_view key) {
+  const YamlNode* found = find(map, key);
+  return found != nullptr ? *found : map;
+}
+
+std::vector<std::string_view> keys_of(std::span<const Field> fields) {
+  std::vector<std::string_view> keys;
+  for (const Field& field : fields) keys.push_back(field.key);
+  return keys;
+}
+
+}  // namespace
+
+const RoutePolicyEntry& default_route_policy() {
+  const RoutePolicyEntry* entry = find_route_policy("least_connections");
+  return entry != nullptr ? *entry : route_policies().front();
+}
+
+ConfigLoad ConfigReader::read(std::string_view yaml, const ConfigOverrides& overrides) {
+  const YamlNode root = read_yaml(yaml, issues_);
+  read_root(root);
+  for (const ConfigOverride& one : overrides) {
+    const auto set = set_option(config_, one.key, one.value);
+    if (!set) issues_.add(0, 0, fmt::format("{}: {}", one.origin, set.error().message));
+    if (one.key == "admin") admin_ = {};
+    if (one.key == "listen") listen_ = {};
+  }
+  if (root.kind != Kind::broken) check_between_keys();
+  return {std::move(config_), issues_.take()};
+}
+
+/// Calls `on_entry(index in allowed, key, value)` for every key that may be there, once.
+template <class OnEntry>
+void ConfigReader::walk(const YamlNode& map, std::string_view owner,
+                        std::span<const std::string_view> allowed, OnEntry on_entry) {
+  std::vector<int> seen_on(allowed.size(), 0);
+  for (std::size_t i = 0; i + 1 < map.items.size(); i += 2) {
+    const YamlNode& key = map.items[i];
+    if (key.kind == Kind::broken) continue;
+    if (key.kind != Kind::scalar) {
+      report(key, fmt::format("a key must be a word; {} has {}", owner, list_of(allowed)));
+      continue;
+    }
+    const auto found = std::ranges::find(allowed, key.text);
+    if (found == allowed.end()) {
+      report(key, fmt::format("unknown key {}.{} Keys of {}: {}", quote(key.text),
+                              did_you_mean(key.text, allowed), owner, list_of(allowed)));
+      continue;
+    }
+    int& seen = seen_on[found - allowed.begin()];
+    if (seen != 0) {
+      report(key, fmt::format("`{}` is here twice, first on line {}; keep one", key.text, seen));
+      continue;
+    }
+    seen = key.line;
+    on_entry(static_cast<std::size_t>(found - allowed.begin()), key, map.items[i + 1]);
+  }
+}
+
+template <class OnStructure>
+void ConfigReader::read_fields(const YamlNode& map, std::string_view owner, std::span<const Field> fields,
+                               void* object, OnStructure on_structure) {
+  const auto allowed = keys_of(fields);
+  walk(map, owner, allowed, [&](std::size_t index, const YamlNode& key, const YamlNode& value) {
+    if (value.kind == Kind::broken) return;
+    if (fields[index].type == FieldType::structure) {
+      on_structure(fields[index], key, value);
+    } else {
+      read_scalar(fields[index], value, object);
+    }
+  });
+}
+
+bool ConfigReader::expect(const YamlNode& value, Kind kind, std::string_view what) {
+  if (value.kind == kind) return true;
+  if (value.kind != Kind::broken) report(value, fmt::format("expected {}, found {}", what, kind_name(value)));
+  return false;
+}
+
+void ConfigReader::read_scalar(const Field& field, const YamlNode& value, void* object) {
+  if (value.kind == Kind::null) {
+    return report(value, fmt::format("`{}` has no value; write one or remove the line", field.key));
+  }
+  if (!expect(value, Kind::scalar, fmt::format("`{}` to be: {}", field.key, describe_type(field)))) return;
+  const bool plain_only =
+      field.type == FieldType::flag || field.type == FieldType::count || field.type == FieldType::number;
+  if (value.quoted && plain_only) {
+    return report(value, fmt::format("`{}` is a {}; remove the quotes", field.key, describe_type(field)));
+  }
+  const auto set = set_field(field, object, value.text, directory_);
+  if (!set) report(value, fmt::format("`{}`: {}", field.key, set.error().message));
+}
+
+void ConfigReader::read_root(const YamlNode& root) {
+  if (root.kind == Kind::broken) return;
+  if (root.kind == Kind::null) return issues_.add(0, 0, "nothing configured: needs at least `pools`");
+  if (!expect(root, Kind::map, "lines like `key: value`")) return;
+  bool pools_seen = false;
+  read_fields(root, "the file", root_fields(), &config_,
+              [&](const Field& field, const YamlNode& key, const YamlNode& value) {
+                if (field.key == "pools") {
+                  pools_seen = true;
+                  if (value.kind == Kind::null)
+                    return report(key, "`pools` is empty; add a pool with a model and its workers");
+                  return read_pools(value);
+                }
+                const auto section = std::ranges::find(sections(), field.key, &Section::key);
+                HENG_ASSERT(section != sections().end());
+                if (value.kind == Kind::null) return;  // every line of the group is commented out
+                if (!expect(value, Kind::map, fmt::format("`{}` to be a map of keys", field.key))) return;
+                read_fields(value, fmt::format("`{}`", field.key), section->fields, section->at(config_),
+                            [](const Field&, const YamlNode&, const YamlNode&) { HENG_ASSERT(false); });
+              });
+  const YamlNode* pools = find(root, "pools");
+  if (!pools_seen && pools == nullptr)
+    report(root, "`pools` is missing; add a pool with a model and its workers");
+  names_token_file_ = find(root, "admin_token_file") != nullptr;
+  const YamlNode& admin = place_of(root, "admin");
+  const YamlNode& listen = place_of(root, "listen");
+  admin_ = {admin.line, admin.column};
+  listen_ = {listen.line, listen.column};
+}
+
+void ConfigReader::check_between_keys() {
+  // A token file that could not be read is a mistake of its own.
+  const auto closed = names_token_file_ ? Result<void>() : check_admin_token(config_);
+  if (!closed) issues_.add(admin_.line, admin_.column, closed.error().message);
+  const auto apart = check_addresses(config_);
+  if (!apart) issues_.add(listen_.line, listen_.column, apart.error().message);
+}
+
+void ConfigReader::read_pools(const YamlNode& value) {
+  if (!expect(value, Kind::list, "`pools` to be a list (each pool begins with `- `)")) return;
+  if (value.items.empty()) return report(value, "`pools` is empty; add a pool with a model and its workers");
+  for (const YamlNode& pool : value.items) read_pool(pool);
+}
+
+void ConfigReader::read_pool(const YamlNode& value) {
+  if (!expect(value, Kind::map, "a pool with `model` and `workers`")) return;
+  PoolConfig pool;
+  pool.policy = &default_route_policy();
+  pool.policy_options = default_values(*pool.policy);
+  bool workers_seen = false;
+  read_fields(value, "a pool", pool_fields(), &pool,
+              [&](const Field& field, const YamlNode& key, const YamlNode& child) {
+                if (field.key == "workers") workers_seen = true;
+                if (child.kind == Kind::null) {
+                  return report(key,
+                                fmt::format("`{}` has no value; write one or remove the line", field.key));
+                }
+                if (field.key == "aliases") read_aliases(child, pool);
+                if (field.key == "policy") read_policy(child, pool);
+                if (field.key == "hash_on") read_hash_on(child, pool);
+                if (field.key == "workers") read_workers(child, pool);
+              });
+  if (!workers_seen) report(value, "this pool has no `workers`; add at least one URL");
+  if (!pool.model.empty()) claim_model(pool.model, place_of(value, "model"));
+  const YamlNode* aliases = find(value, "aliases");
+  if (aliases != nullptr && !pool.aliases.empty()) {
+    if (pool.model.empty() || pool.model == "*") {
+      report(*aliases, "aliases need a `model` of their own to stand for; name it");
+    }
+    for (const YamlNode& alias : aliases->items) {
+      if (alias.kind == Kind::scalar && !alias.text.empty()) claim_model(alias.text, alias);
+    }
+  }
+  config_.pools.push_back(std::move(pool));
+}
+
+void ConfigReader::claim_model(const std::string& name, const YamlNode& place) {
+  const auto [found, fresh] = model_lines_.emplace(name, place.line);
+  if (fresh) return;
+  if (name == "*") {
+    return report(place,
+                  fmt::format("a second pool for \"*\", the first is on line {}; only one can take all other "
+                              "models",
+                              found->second));
+  }
+  report(place, fmt::format("{} is already served, see line {}; put the workers into one pool", quote(name),
+                            found->second));
+}
+
+void ConfigReader::read_aliases(const YamlNode& value, PoolConfig& pool) {
+  if (!expect(value, Kind::list, "`aliases` to be a list of names, like [gpt-4o-mini, llama]")) return;
+  for (const YamlNode& item : value.items) {
+    if (!expect(item, Kind::scalar, "an alias to be a name")) continue;
+    if (item.text.empty() || item.text == "*") {
+      report(item, "an alias must be a name");
+      continue;
+    }
+    pool.aliases.push_back(item.text);
+  }
+}
+
+void ConfigReader::read_hash_on(const YamlNode& value, PoolConfig& pool) {
+  if (!expect(value, Kind::scalar, "`hash_on` to be a single value")) return;
+  constexpr std::string_view kHeader = "header:";
+  if (value.text == "prompt") {
+    pool.hash_on = AffinitySource::prompt;
+  } else if (value.text == "user") {
+    pool.hash_on = AffinitySource::user;
+  } else if (value.text.starts_with(kHeader) && is_header_name(value.text.substr(kHeader.size()))) {
+    pool.hash_on = AffinitySource::header;
+    pool.hash_header = value.text.substr(kHeader.size());
+  } else {
+    report(value,
+           fmt::format(
+               "`hash_on`: {} is not allowed; write prompt, user or header:NAME, like header:x-session-id",
+               quote(value.text)));
+  }
+}
+
+const RoutePolicyEntry* ConfigReader::read_policy_name(const YamlNode& value) {
+  if (!expect(value, Kind::scalar, "the policy's name")) return nullptr;
+  const RoutePolicyEntry* entry = find_route_policy(value.text);
+  if (entry != nullptr) return entry;
+  std::vector<std::string_view> names;
+  for (const RoutePolicyEntry& one : route_policies()) names.push_back(one.name);
+  report(value, fmt::format("unknown policy {}.{} Policies: {}", quote(value.text),
+                            did_you_mean(value.text, names), list_of(names)));
+  return nullptr;
+}
+
+void ConfigReader::read_policy(const YamlNode& value, PoolConfig& pool) {
+  if (value.kind == Kind::scalar) {
+    const RoutePolicyEntry* entry = read_policy_name(value);
+    if (entry == nullptr) return;
+    pool.policy = entry;
+    pool.policy_options = default_values(*entry);
+    return;
+  }
+  if (!expect(value, Kind::map, "a policy's name, or a map like {name: round_robin}")) return;
+  const YamlNode* name = find(value, "name");
+  if (name == nullptr) return report(value, "this policy has no `name`; add it");
+  const RoutePolicyEntry* entry = read_policy_name(*name);
+  if (entry == nullptr) return;
+  std::vector<std::string_view> allowed = {"name"};
+  for (const OptionField& option : entry->fields) allowed.push_back(option.key);
+  OptionValues values = default_values(*entry);
+  walk(value, fmt::format("policy `{}`", entry->name), allowed,
+       [&](std::size_t index, const YamlNode&, const YamlNode& child) {
+         if (index > 0) read_policy_option(entry->fields[index - 1], child, values[index - 1]);
+       });
+  pool.policy = entry;
+  pool.policy_options = std::move(values);
+  if (entry->validate == nullptr) return;
+  const std::string wrong = entry->validate(pool.policy_options);
+  if (!wrong.empty()) report(value, fmt::format("policy `{}`: {}", entry->name, wrong));
+}
+
+void ConfigReader::read_policy_option(const OptionField& option, const YamlNode& value, double& target) {
+  const std::string_view what = option.is_flag ? "true or false" : "a number";
+  if (!expect(value, Kind::scalar, fmt::format("`{}` to be {}", option.key, what))) return;
+  if (option.is_flag) {
+    if (!value.quoted && (value.text == "true" || value.text == "false")) {
+      target = value.text == "true" ? 1 : 0;
+    } else {
+      report(value, fmt::format("`{}`: {} is neither true nor false", option.key, quote(value.text)));
+    }
+    return;
+  }
+  const auto number = parse_number(value.text);
+  if (!number || value.quoted) {
+    const bool duration = option.key.ends_with("_s") && parse_duration_seconds(value.text).has_value();
+    return report(value, fmt::format("`{}`: {} is not a number{}", option.key, quote(value.text),
+                                     duration ? "; write the seconds without a unit" : ""));
+  }
+  if (*number < option.min || *number > option.max) {
+    return report(value,
+                  fmt::format("`{}`: {} is out of range; allowed: {} to {}", option.key, quote(value.text),
+                              format_number(option.min), format_number(option.max)));
+  }
+  target = *number;
+}
+
+void ConfigReader::read_workers(const YamlNode& value, PoolConfig& pool) {
+  if (!expect(value, Kind::list, "`workers` to be a list (each worker begins with `- `)")) return;
+  if (value.items.empty()) return report(value, "`workers` is empty; add at least one URL");
+  std::vector<Place> places;
+  for (const YamlNode& worker : value.items) read_worker(worker, pool, places);
+  name_workers(pool, places);
+}
+
+void ConfigReader::read_worker(const YamlNode& value, PoolConfig& pool, std::vector<Place>& places) {
+  WorkerConfig worker;
+  if (value.kind == Kind::scalar) {
+    read_worker_url(value, worker);
+  } else {
+    if (!expect(value, Kind::map, "a worker: a URL, or a map with `url`")) return;
+    read_fields(value, "a worker", worker_fields(), &worker,
+                [&](const Field& field, const YamlNode& key, const YamlNode& child) {
+                  if (field.key == "tls") return read_worker_tls(child, worker);
+                  if (child.kind != Kind::null) return read_worker_url(child, worker);
+                  report(key, fmt::format("`{}` has no value; write one or remove the line", field.key));
+                });
+    check_worker(value, worker);
+  }
+  const YamlNode& place = place_of(value, "url");
+  pool.workers.push_back(std::move(worker));
+  places.push_back({place.line, place.column});
+}
+
+void ConfigReader::read_worker_tls(const YamlNode& value, WorkerConfig& worker) {
+  if (value.kind == Kind::null) return;  // every line of the group is commented out
+  if (!expect(value, Kind::map, "`tls` to be a map of keys")) return;
+  read_fields(value, "`tls`", worker_tls_fields(), &worker,
+              [](const Field&, const YamlNode&, const YamlNode&) { HENG_ASSERT(false); });
+  if (worker.tls_ca_file.empty()) return;
+  worker.tls_ca_file = resolve_path(worker.tls_ca_file, directory_);
+  if (!directory_.empty() && access(worker.tls_ca_file.c_str(), R_OK) != 0) {
+    report(place_of(value, "ca_file"),
+           fmt::format("`ca_file`: cannot read {}: {}", quote(worker.tls_ca_file), std::strerror(errno)));
+  }
+}
+
+void ConfigReader::read_worker_url(const YamlNode& value, WorkerConfig& worker) {
+  if (!expect(value, Kind::scalar, "`url` to be a URL like http://10.0.0.1:8000")) return;
+  auto url = parse_worker_url(value.text);
+  if (!url) return report(value, fmt::format("`url`: {}", url.error().message));
+  worker.url = std::move(url->url);
+  worker.tls = url->tls;
+  worker.endpoint = std::move(url->endpoint);
+  worker.base_path = std::move(url->base_path);
+}
+
+void ConfigReader::check_worker(const YamlNode& value, const WorkerConfig& worker) {
+  if (find(value, "url") == nullptr)
+    report(value, "this worker has no `url`; add it, like url: http://10.0.0.1:8000");
+  const YamlNode* key = find(value, "api_key");
+  if (key != nullptr && find(value, "api_key_file") != nullptr) {
+    report(*key, "both `api_key` and `api_key_file`; keep the file");
+  } else if (key != nullptr && key->kind == Kind::scalar && !is_header_value(worker.api_key)) {
+    report(*key, "`api_key` must be plain ASCII without blanks around it");
+  } else if (key != nullptr && inline_keys_open_) {
+    report(*key,
+           "every user of this machine can read this file and the key in it; chmod 600 it, or use "
+           "`api_key_file`");
+  }
+  const YamlNode* name = find(value, "name");
+  if (name != nullptr && name->kind == Kind::scalar && !is_header_value(worker.name)) {
+    report(*name, "`name` goes into a header: it must be plain ASCII and not empty");
+  }
+  const YamlNode* tls = find(value, "tls");
+  if (tls != nullptr && !worker.url.empty() && !worker.tls) {
+    report(*tls, "`tls` is only for https; change the url or remove this");
+  }
+}
+
+void ConfigReader::name_workers(PoolConfig& pool, const std::vector<Place>& places) {
+  std::unordered_map<std::string, int> url_lines, name_lines, uses;
+  for (const WorkerConfig& worker : pool.workers) {
+    ++uses[worker.name.empty() ? format_endpoint(worker.endpoint) : worker.name];
+  }
+  for (std::size_t i = 0; i < pool.workers.size(); ++i) {
+    WorkerConfig& worker = pool.workers[i];
+    if (worker.url.empty()) continue;  // reported
+    const auto [line, column] = places[i];
+    if (const auto [first, fresh] = url_lines.emplace(worker.url, line); !fresh) {
+      issues_.add(line, column,
+                  fmt::format("{} is in this pool twice, first on line {}; use `weight` to give it more",
+                              quote(worker.url), first->second));
+      continue;
+    }
+    if (worker.name.empty()) {
+      worker.name = format_endpoint(worker.endpoint);
+      if (uses[worker.name] > 1) worker.name += worker.base_path;
+      if (name_lines.contains(worker.name)) worker.name = worker.url;
+    }
+    if (const auto [first, fresh] = name_lines.emplace(worker.name, line); !fresh) {
+      issues_.add(line, column,
+                  fmt::format("two workers of this pool are called {}, the first on line {}; give one "
+                              "another `name`",
+                              quote(worker.name), first->second));
+    }
+  }
+}
+
+}  // namespace heng

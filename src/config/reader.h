@@ -1,0 +1,81 @@
+// Turns the YAML tree into the typed configuration and reports everything that does not fit.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+#include "config/issues.h"
+#include "config/schema.h"
+#include "config/yaml_tree.h"
+
+namespace heng {
+
+/// The policy of a pool that names none.
+const RoutePolicyEntry& default_route_policy();
+
+/// Refuses an admin API that other machines can reach without a token.
+Result<void> check_admin_token(const Config& config);
+/// Refuses one address for two APIs.
+Result<void> check_addresses(const Config& config);
+
+/// Reads one file; used once.
+class ConfigReader {
+ public:
+  /// `directory` as for parse_config; `inline_keys_open`: everybody can read the file, so it must hold no
+  /// secrets.
+  ConfigReader(std::string directory, bool inline_keys_open)
+      : directory_(std::move(directory)), inline_keys_open_(inline_keys_open) {}
+
+  ConfigLoad read(std::string_view yaml, const ConfigOverrides& overrides);
+
+ private:
+  struct Place {
+    int line = 0;
+    int column = 0;
+  };
+
+  template <class OnEntry>
+  void walk(const YamlNode& map, std::string_view owner, std::span<const std::string_view> allowed,
+            OnEntry on_entry);
+  template <class OnStructure>
+  void read_fields(const YamlNode& map, std::string_view owner, std::span<const Field> fields, void* object,
+                   OnStructure on_structure);
+  void read_scalar(const Field& field, const YamlNode& value, void* object);
+  bool expect(const YamlNode& value, YamlNode::Kind kind, std::string_view what);
+
+  void read_root(const YamlNode& root);
+  void read_pools(const YamlNode& value);
+  void read_pool(const YamlNode& value);
+  void read_aliases(const YamlNode& value, PoolConfig& pool);
+  void read_hash_on(const YamlNode& value, PoolConfig& pool);
+  void read_policy(const YamlNode& value, PoolConfig& pool);
+  const RoutePolicyEntry* read_policy_name(const YamlNode& value);
+  void read_policy_option(const OptionField& option, const YamlNode& value, double& target);
+  void read_workers(const YamlNode& value, PoolConfig& pool);
+  void read_worker(const YamlNode& value, PoolConfig& pool, std::vector<Place>& places);
+  void read_worker_tls(const YamlNode& value, WorkerConfig& worker);
+  void read_worker_url(const YamlNode& value, WorkerConfig& worker);
+  void check_worker(const YamlNode& value, const WorkerConfig& worker);
+  void name_workers(PoolConfig& pool, const std::vector<Place>& places);
+  void claim_model(const std::string& name, const YamlNode& place);
+  void check_between_keys();
+
+  void report(const YamlNode& place, std::string message) {
+    issues_.add(place.line, place.column, std::move(message));
+  }
+
+  std::string directory_;
+  bool inline_keys_open_;
+  Config config_;
+  Issues issues_;
+  bool names_token_file_ = false;
+  Place admin_;
+  Place listen_;
+  std::unordered_map<std::string, int> model_lines_;  // model or alias -> line
+};
+
+}  // namespace heng

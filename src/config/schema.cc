@@ -1,0 +1,368 @@
+// The tables themselves, and what turns a table line into a value, a default and a range.
+#include "config/schema.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "config/issues.h"
+#include "config/secret.h"
+#include "config/values.h"
+
+namespace heng {
+namespace {
+
+template <class Class, class Member>
+Class class_of(Member Class::*);
+
+/// The member's address inside an object of its own class: the variant's type follows from the member's.
+template <auto kMember>
+Target at(void* object) {
+  using Class = decltype(class_of(kMember));
+  return &(static_cast<Class*>(object)->*kMember);
+}
+
+template <auto kMember>
+void* section_at(Config& config) {
+  return &(config.*kMember);
+}
+
+constexpr double kHour = 3600, kDay = 86400, kKiB = 1024, kMiB = 1048576, kGiB = 1073741824;
+constexpr double kExactMax = 9007199254740992;  // 2^53: larger whole numbers would be rounded
+
+using Type = FieldType;
+
+constexpr Field kRoot[] = {
+    {"listen", Type::endpoint, 0, 0, "Address of the OpenAI-compatible API.", at<&Config::listen>, ""},
+    {"admin", Type::endpoint_or_off, 0, 0,
+     "Address of status, control, metrics and dashboard, or `off`. Beyond loopback it needs a token.",
+     at<&Config::admin>, ""},
+    {"admin_token_file", Type::secret_file, 0, 0,
+     "File with the token for the admin API; not readable by everybody.", at<&Config::admin_token>,
+     "/etc/heng/admin.token"},
+    {"default_model", Type::text, 0, 0, "Model of requests that name none and no known resource.",
+     at<&Config::default_model>, "llama-3-8b"},
+    {"worker_header", Type::flag, 0, 0, "Tell clients in `x-heng-worker` which worker answered.",
+     at<&Config::worker_header>, ""},
+    {"forward_authorization", Type::flag, 0, 0,
+     "Pass the clients' Authorization on to workers without a key of their own.",
+     at<&Config::forward_authorization>, ""},
+    {"access_log", Type::text, 0, 0,
+     "File for one JSON line per request; `-` is standard output. Prompts are never logged.",
+     at<&Config::access_log>, "/var/log/heng/access.log"},
+    {"seed", Type::count, 0, kExactMax, "Seed of the policies' random numbers; 0 takes one from the system.",
+     at<&Config::seed>, ""},
+    {"timeouts", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"limits", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"health", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"retry", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"pools", Type::structure, 0, 0,
+     "The models and who serves them, see below. The only key that must be there.", nullptr, "list of pools"},
+};
+
+constexpr Field kTimeouts[] = {
+    {"connect", Type::duration, 0.001, kHour, "Until a worker has accepted the connection, TLS included.",
+     at<&TimeoutConfig::connect>, ""},
+    {"first_byte", Type::duration, 0.001, kDay,
+     "From the request's last byte to the answer's first; long prefills need it.",
+     at<&TimeoutConfig::first_byte>, ""},
+    {"idle", Type::duration, 0.001, kDay, "Silence between two bytes of an answer that has begun.",
+     at<&TimeoutConfig::idle>, ""},
+    {"total", Type::duration, 0, 7 * kDay, "A whole request; 0s = no limit.", at<&TimeoutConfig::total>, ""},
+    {"client_header", Type::duration, 0.001, kHour, "From the first to the last byte of a request's head.",
+     at<&TimeoutConfig::client_header>, ""},
+    {"client_body", Type::duration, 0.001, kHour, "Silence between two reads of a request's body.",
+     at<&TimeoutConfig::client_body>, ""},
+    {"client_idle", Type::duration, 0.001, kDay,
+     "How long a client's connection without a request stays open.", at<&TimeoutConfig::client_idle>, ""},
+    {"client_write", Type::duration, 0.001, kDay,
+     "A client that reads nothing of a waiting answer is cut after this.", at<&TimeoutConfig::client_write>,
+     ""},
+    {"worker_idle", Type::duration, 0, kDay,
+     "How long an unused connection to a worker is kept; 0s = not at all.", at<&TimeoutConfig::worker_idle>,
+     ""},
+    {"drain", Type::duration, 0, kDay, "How long requests in flight may take to finish after SIGTERM.",
+     at<&TimeoutConfig::drain>, ""},
+};
+
+constexpr Field kLimits[] = {
+    {"head_bytes", Type::bytes, kKiB, 16 * kMiB,
+     "Request line and headers together; more is answered with 431.", at<&LimitConfig::head_bytes>, ""},
+    {"header_count", Type::count, 1, 10000, "Header fields of a request; more is answered with 431.",
+     at<&LimitConfig::header_count>, ""},
+    {"target_bytes", Type::bytes, 64, kMiB, "The request's path and query; more is answered with 414.",
+     at<&LimitConfig::target_bytes>, ""},
+    {"body_bytes", Type::bytes, kKiB, 4 * kGiB, "A request's body; more is answered with 413.",
+     at<&LimitConfig::body_bytes>, ""},
+    {"json_depth", Type::count, 1, 1024, "Nesting of a JSON body; more is answered with 400.",
+     at<&LimitConfig::json_depth>, ""},
+    {"connections", Type::count, 1, 1e6, "Clients' connections at a time.", at<&LimitConfig::connections>,
+     ""},
+    {"stream_buffer_bytes", Type::bytes, 4 * kKiB, 64 * kMiB,
+     "What may wait for a slow reader before its worker is no longer read.",
+     at<&LimitConfig::stream_buffer_bytes>, ""},
+    {"worker_head_bytes", Type::bytes, kKiB, 16 * kMiB, "Status line and headers of a worker's answer.",
+     at<&LimitConfig::worker_head_bytes>, ""},
+};
+
+constexpr Field kHealth[] = {
+    {"active", Type::flag, 0, 0, "Probe workers; without, only the fate of requests tells their health.",
+     at<&HealthConfig::active>, ""},
+    {"path", Type::path, 0, 0, "What to ask a worker for; 404 counts as alive, not every engine has it.",
+     at<&HealthConfig::path>, ""},
+    {"interval", Type::duration, 0.01, kHour, "From one probe to the next.", at<&HealthConfig::interval>, ""},
+    {"timeout", Type::duration, 0.01, kHour, "An answer later than this is a failed probe.",
+     at<&HealthConfig::timeout>, ""},
+    {"fall", Type::count, 1, 100, "Failed probes in a row that take a silent worker out.",
+     at<&HealthConfig::fall>, ""},
+    {"rise", Type::count, 1, 100, "Good probes in a row that bring it back.", at<&HealthConfig::rise>, ""},
+    {"passive_faults", Type::count, 1, 1000,
+     "Failed requests in a row that take a worker out (5xx, reset, timeout).",
+     at<&HealthConfig::passive_faults>, ""},
+    {"probe_back", Type::duration, 0.01, kHour, "From one probe to the next of a worker that is out.",
+     at<&HealthConfig::probe_back>, ""},
+    {"slow_start", Type::duration, 0, kDay, "A returned worker's share grows over this time; 0s = at once.",
+     at<&HealthConfig::slow_start>, ""},
+};
+
+constexpr Field kRetry[] = {
+    {"enabled", Type::flag, 0, 0,
+     "One more attempt on another worker, before the first byte of an answer only.",
+     at<&RetryConfig::enabled>, ""},
+    {"budget_ratio", Type::number, 0, 1, "Retries per request over the last 10 s, at most.",
+     at<&RetryConfig::budget_ratio>, ""},
+    {"budget_floor", Type::count, 0, 1e6, "So many retries in 10 s are always allowed.",
+     at<&RetryConfig::budget_floor>, ""},
+};
+
+constexpr Section kSections[] = {
+    {"timeouts", "How long Heng waits.", kTimeouts, section_at<&Config::timeouts>},
+    {"limits", "What Heng accepts.", kLimits, section_at<&Config::limits>},
+    {"health", "When a worker is taken out and brought back.", kHealth, section_at<&Config::health>},
+    {"retry", "Second attempts.", kRetry, section_at<&Config::retry>},
+};
+
+constexpr Field kPool[] = {
+    {"model", Type::text, 0, 0,
+     "Requests with this \"model\" come here; `\"*\"` takes those no other pool serves. "
+     "Left out: whatever models the workers say they have.",
+     at<&PoolConfig::model>, "llama-3-8b"},
+    {"aliases", Type::structure, 0, 0, "Other names clients may use for the model.", nullptr,
+     "[gpt-4o-mini, llama]"},
+    {"policy", Type::structure, 0, 0, "Who gets the next request: a name, or a map of `name` and options.",
+     nullptr, ""},
+    {"hash_on", Type::structure, 0, 0,
+     "What `hash` and affinity go by: `prompt` (its start), `user`, or `header:NAME`.", nullptr, "prompt"},
+    {"session_header", Type::header_name, 0, 0,
+     "Requests with the same value of this header stay on one worker.", at<&PoolConfig::session_header>,
+     "x-session-id"},
+    {"workers", Type::structure, 0, 0, "The engines: each a URL, or a map with `url`.", nullptr,
+     "list of workers"},
+};
+
+constexpr Field kWorker[] = {
+    {"url", Type::structure, 0, 0,
+     "http or https, host, port and base path; the only key a worker must have.", nullptr,
+     "https://10.0.0.2:8000/base"},
+    {"name", Type::text, 0, 0, "Its name in headers, logs and metrics; else host:port.",
+     at<&WorkerConfig::name>, "big-gpu"},
+    {"api_key_file", Type::secret_file, 0, 0,
+     "File with the key to send as `Authorization: Bearer`; not readable by everybody.",
+     at<&WorkerConfig::api_key>, "/etc/heng/worker.key"},
+    {"api_key", Type::text, 0, 0,
+     "The key itself, if it must stand here; then this file must not be readable by everybody.",
+     at<&WorkerConfig::api_key>, "secret"},
+    {"model", Type::text, 0, 0, "The name this worker knows the model by, if not the pool's.",
+     at<&WorkerConfig::model>, "meta-llama/Llama-3-8B"},
+    {"capacity", Type::number, 0, 1e12, "Work per second for `dynamic_weight`; 0 = learned.",
+     at<&WorkerConfig::capacity>, "200"},
+    {"weight", Type::number, 0.001, 1e6, "Its share compared with the other workers.",
+     at<&WorkerConfig::weight>, ""},
+    {"tls", Type::structure, 0, 0, "Only for https, see below.", nullptr, "group"},
+};
+
+constexpr Field kWorkerTls[] = {
+    {"ca_file", Type::text, 0, 0, "PEM file of the authorities to trust, instead of the system's.",
+     at<&WorkerConfig::tls_ca_file>, "/etc/heng/ca.pem"},
+    {"verify", Type::flag, 0, 0, "Check the worker's certificate and name.", at<&WorkerConfig::tls_verify>,
+     ""},
+};
+
+Result<double> parse_measure(FieldType type, std::string_view text) {
+  if (type == Type::duration) return parse_duration_seconds(text);
+  if (type == Type::bytes) return parse_size_bytes(text);
+  auto value = parse_number(text);
+  if (!value && type == Type::count) {
+    return fail(ErrorCode::invalid, fmt::format("{} is not a whole number", quote(text)));
+  }
+  return value;
+}
+
+/// A measure in the field's own unit (seconds, bytes, plain).
+std::string format_measure(const Field& field, double value) {
+  if (field.type == Type::duration) return format_duration(Duration(std::llround(value * 1e9)));
+  if (field.type == Type::bytes) return format_size(value);
+  return format_number(value);
+}
+
+Result<void> set_measure(const Field& field, const Target& target, std::string_view text) {
+  const auto value = parse_measure(field.type, text);
+  if (!value) return std::unexpected(value.error());
+  if (*value < field.min || *value > field.max) {
+    return fail(ErrorCode::invalid,
+                fmt::format("{} is out of range; allowed: {}", quote(text), format_range(field)));
+  }
+  const bool whole = field.type == Type::count || field.type == Type::bytes;
+  if (whole && *value != std::floor(*value)) {
+    return fail(ErrorCode::invalid, fmt::format("{} is not a whole number{}", quote(text),
+                                                field.type == Type::bytes ? " of bytes" : ""));
+  }
+  std::visit(
+      [&](auto member) {
+        using Pointer = decltype(member);
+        if constexpr (std::is_same_v<Pointer, Duration*>) {
+          *member = Duration(std::llround(*value * 1e9));
+        } else if constexpr (std::is_same_v<Pointer, std::uint32_t*> ||
+                             std::is_same_v<Pointer, std::uint64_t*> || std::is_same_v<Pointer, double*>) {
+          *member = static_cast<std::remove_pointer_t<Pointer>>(*value);
+        } else {
+          HENG_ASSERT(false);  // the table gives a measure to a member that holds none
+        }
+      },
+      target);
+  return {};
+}
+
+Result<void> set_text(const Field& field, std::string& member, std::string_view text,
+                      const std::string& directory) {
+  constexpr std::size_t kTextBytesMax = 4096;
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  if (text.size() > kTextBytesMax) return fail(ErrorCode::invalid, "longer than 4096 bytes");
+  for (const char c : text) {
+    if (is_control(c))
+      return fail(ErrorCode::invalid, fmt::format("{} has a control character", quote(text)));
+  }
+  if (field.type == Type::path && (!text.starts_with('/') || text.contains(' '))) {
+    return fail(ErrorCode::invalid, fmt::format("{} is not a path; write it like /health", quote(text)));
+  }
+  if (field.type == Type::header_name && !text.empty() && !is_header_name(text)) {
+    return fail(ErrorCode::invalid,
+                fmt::format("{} is not a header name; write it like x-session-id", quote(text)));
+  }
+  if (field.type != Type::secret_file) {
+    member = text;
+    return {};
+  }
+  if (text.empty()) return fail(ErrorCode::invalid, "names no file; write its path or remove the line");
+  if (directory.empty()) return {};
+  auto secret = read_secret(resolve_path(std::string(text), directory));
+  if (!secret) return std::unexpected(secret.error());
+  member = std::move(*secret);
+  return {};
+}
+
+}  // namespace
+
+std::span<const Field> root_fields() { return kRoot; }
+std::span<const Section> sections() { return kSections; }
+std::span<const Field> pool_fields() { return kPool; }
+std::span<const Field> worker_fields() { return kWorker; }
+std::span<const Field> worker_tls_fields() { return kWorkerTls; }
+
+Result<void> set_field(const Field& field, void* object, std::string_view text,
+                       const std::string& directory) {
+  const Target target = field.target(object);
+  if (const auto* member = std::get_if<bool*>(&target)) {
+    if (text != "true" && text != "false") {
+      return fail(ErrorCode::invalid, fmt::format("{} is neither true nor false", quote(text)));
+    }
+    **member = text == "true";
+    return {};
+  }
+  if (const auto* member = std::get_if<std::string*>(&target))
+    return set_text(field, **member, text, directory);
+  const auto* required = std::get_if<Endpoint*>(&target);
+  const auto* optional = std::get_if<std::optional<Endpoint>*>(&target);
+  if (required == nullptr && optional == nullptr) return set_measure(field, target, text);
+  if (optional != nullptr && text == "off") {
+    (*optional)->reset();
+    return {};
+  }
+  const auto endpoint = parse_endpoint(text);
+  if (!endpoint) {
+    return fail(ErrorCode::invalid, endpoint.error().message + (optional != nullptr ? ", or `off`" : ""));
+  }
+  if (required != nullptr) {
+    **required = *endpoint;
+  } else {
+    **optional = *endpoint;
+  }
+  return {};
+}
+
+std::string format_field(const Field& field, void* object) {
+  if (field.type == Type::structure || field.type == Type::secret_file) return "";
+  return std::visit(
+      [&](auto member) -> std::string {
+        using Pointer = decltype(member);
+        if constexpr (std::is_same_v<Pointer, std::monostate>) {
+          return "";
+        } else if constexpr (std::is_same_v<Pointer, bool*>) {
+          return *member ? "true" : "false";
+        } else if constexpr (std::is_same_v<Pointer, std::string*>) {
+          return *member;
+        } else if constexpr (std::is_same_v<Pointer, Duration*>) {
+          return format_duration(*member);
+        } else if constexpr (std::is_same_v<Pointer, Endpoint*>) {
+          return format_endpoint(*member);
+        } else if constexpr (std::is_same_v<Pointer, std::optional<Endpoint>*>) {
+          return *member ? format_endpoint(**member) : "off";
+        } else {
+          return format_measure(field, static_cast<double>(*member));
+        }
+      },
+      field.target(object));
+}
+
+std::string format_range(const Field& field) {
+  if (field.type != Type::count && field.type != Type::bytes && field.type != Type::number &&
+      field.type != Type::duration)
+    return "";
+  if (field.max >= kExactMax) return fmt::format("from {}", format_measure(field, field.min));
+  return fmt::format("{} to {}", format_measure(field, field.min), format_measure(field, field.max));
+}
+
+std::string_view describe_type(const Field& field) {
+  switch (field.type) {
+    case Type::flag:
+      return "true or false";
+    case Type::count:
+      return "whole number";
+    case Type::bytes:
+      return "size";
+    case Type::number:
+      return "number";
+    case Type::duration:
+      return "duration";
+    case Type::text:
+      return "text";
+    case Type::path:
+      return "path";
+    case Type::header_name:
+      return "header name";
+    case Type::endpoint:
+      return "host:port";
+    case Type::endpoint_or_off:
+      return "host:port or off";
+    case Type::secret_file:
+      return "file";
+    case Type::structure:
+      return "structure";
+  }
+  HENG_ASSERT(false);
+}
+
+}  // namespace heng

@@ -1,0 +1,68 @@
+// The tables of all configuration keys. Strict reading, overrides, the reference page and the example come
+// from them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "config/config.h"
+
+namespace heng {
+
+enum class FieldType : std::uint8_t {
+  flag,
+  count,
+  bytes,
+  number,
+  duration,
+  text,
+  path,         // starts with "/"
+  header_name,  // or ""
+  endpoint,     // host:port
+  endpoint_or_off,
+  secret_file,  // names a file; its content goes to the target
+  structure,    // read by code of its own
+};
+
+using Target = std::variant<std::monostate, bool*, std::uint32_t*, std::uint64_t*, double*, Duration*,
+                            std::string*, Endpoint*, std::optional<Endpoint>*>;
+
+struct Field {
+  std::string_view key;
+  FieldType type;
+  double min = 0;  // numbers, bytes, seconds
+  double max = 0;
+  std::string_view doc;     // one line
+  Target (*target)(void*);  // the member of the section's struct; nullptr for a structure
+  std::string_view
+      example;  // what the example file shows where the default says nothing; of a structure, its form
+};
+
+/// A nested group of scalar keys.
+struct Section {
+  std::string_view key;
+  std::string_view doc;
+  std::span<const Field> fields;
+  void* (*at)(Config&);
+};
+
+/// Keys outside the groups. `pools` and the groups are structures.
+std::span<const Field> root_fields();
+std::span<const Section> sections();
+std::span<const Field> pool_fields();
+std::span<const Field> worker_fields();
+std::span<const Field> worker_tls_fields();
+
+/// Sets the member from text. Relative paths of secret files are taken from `directory`; "" = open no files.
+Result<void> set_field(const Field& field, void* object, std::string_view text, const std::string& directory);
+/// The member's value as it would be written in the file; "" when there is none.
+std::string format_field(const Field& field, void* object);
+/// "1s to 24h", "" where any value is fine.
+std::string format_range(const Field& field);
+std::string_view describe_type(const Field& field);
+
+}  // namespace heng
