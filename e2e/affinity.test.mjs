@@ -12,7 +12,7 @@ describe('affinity', () => {
     const workers = upstreams.map(upstream => upstream.url);
     gateway = await startGateway({
       pools: [
-        { model: 'by-header', policy: 'hash', hash_on: 'header', hash_header: 'x-key', workers },
+        { model: 'by-header', policy: 'hash', hash_on: 'header:x-key', workers },
         { model: 'by-user', policy: 'hash', hash_on: 'user', workers },
         { model: 'by-prompt', policy: 'hash', hash_on: 'prompt', workers },
         { model: 'by-session', policy: 'round_robin', session_header: 'x-session', workers },

@@ -6,8 +6,8 @@ import { describe, it } from 'node:test';
 
 import { freePort, heng, Program, hengBinary, scratch, startUpstream } from './harness.mjs';
 
-const good = `listen: 127.0.0.1:0
-admin: 127.0.0.1:0
+const good = `listen: 127.0.0.1:8080
+admin: 127.0.0.1:8081
 pools:
   - model: llama-3-8b
     policy: {name: dynamic_weight, alpha: 0.5, beta: 0.1}
@@ -24,7 +24,7 @@ function write(name, text) {
 
 describe('heng check', () => {
   it('accepts a good file', async () => {
-    const { code, stderr } = await heng('check', '-c', write('good.yaml', good.replaceAll(':0\n', ':8080\n').replace('admin: 127.0.0.1:8080', 'admin: 127.0.0.1:8081')));
+    const { code, stderr } = await heng('check', '-c', write('good.yaml', good));
     assert.equal(code, 0, stderr);
   });
 
@@ -36,7 +36,7 @@ describe('heng check', () => {
     ['beta: 0.1', 'beta: -1', '5:', 'beta'],
     ['weight: 2', 'weight: [2]', '8:', 'weight'],
     ['http://10.0.0.1:8000', 'ftp://10.0.0.1', '7:14', 'http'],
-    ['listen: 127.0.0.1:0', 'listen: here', '1:9', 'listen'],
+    ['listen: 127.0.0.1:8080', 'listen: here', '1:9', 'listen'],
     ['pools:\n', 'limits: {body_bytes: huge}\npools:\n', '3:', 'body_bytes'],
     ['pools:\n', 'timeouts: {connect: 5 parsecs}\npools:\n', '3:', 'connect'],
     ['- model: llama-3-8b\n', '- model: llama-3-8b\n    model: twice\n', '5:5', 'model'],
@@ -74,8 +74,7 @@ describe('heng', () => {
 
   it('serve says when its address is taken', async () => {
     const upstream = await startUpstream();
-    const text = good.replace('listen: 127.0.0.1:0', `listen: 127.0.0.1:${upstream.port}`)
-      .replace('admin: 127.0.0.1:0', `admin: 127.0.0.1:${await freePort()}`);
+    const text = good.replace('127.0.0.1:8080', `127.0.0.1:${upstream.port}`).replace('127.0.0.1:8081', `127.0.0.1:${await freePort()}`);
     const program = new Program('taken', hengBinary, ['serve', '-c', write('taken.yaml', text)]);
     assert.equal(await program.waitForEnd(), 1);
     assert.match(program.log(), new RegExp(`127\\.0\\.0\\.1:${upstream.port}`));

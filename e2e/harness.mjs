@@ -35,7 +35,7 @@ after(async () => {
 });
 
 /// Polls until `probe` gives a truthy value (an exception counts as not yet) and returns it.
-export async function until(what, probe, { timeoutMs = 5000, everyMs = 20 } = {}) {
+export async function until(what, probe, { timeoutMs = 10_000, everyMs = 20 } = {}) {
   const deadline = performance.now() + timeoutMs;
   for (let last; ;) {
     try {
@@ -149,7 +149,7 @@ export async function startGateway(config) {
   const url = `http://127.0.0.1:${port}`;
   const adminUrl = `http://127.0.0.1:${adminPort}`;
   const write = next => fs.writeFileSync(configPath, typeof next === 'string' ? next : JSON.stringify(
-    { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...hastyConfig, ...next }, null, 2));
+    { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...hastyConfig, ...next }, null, 2), { mode: 0o600 });
   write(config);
   const program = new Program('gateway', hengBinary, ['serve', '-c', configPath]);
   cleanups.push(async () => {
@@ -244,11 +244,13 @@ export class Wire {
 
   constructor(socket) {
     this.socket = socket;
-    this.received = Buffer.alloc(0);
+    this.received = Buffer.alloc(0);  // and not yet taken
+    this.seen = Buffer.alloc(0);  // all that ever came
     this.closed = false;
     this.wake = () => {};
     socket.on('data', bytes => {
       this.received = Buffer.concat([this.received, bytes]);
+      this.seen = Buffer.concat([this.seen, bytes]);
       this.wake();
     });
     for (const event of ['end', 'close', 'error']) {
@@ -266,7 +268,7 @@ export class Wire {
   destroy() { this.socket.destroy(); }
 
   /// Waits until `length()` (of what is received) is not negative; cuts so many bytes off the front.
-  async take(what, length, timeoutMs = 5000) {
+  async take(what, length, timeoutMs = 10_000) {
     const deadline = performance.now() + timeoutMs;
     for (; ;) {
       const count = length(this.received);
@@ -302,21 +304,23 @@ export class Wire {
     return this.take('close', received => (this.closed ? received.length : -1), timeoutMs);
   }
 
-  async takeHead(timeoutMs) {
+  /// The next head; interim ones (1xx) are skipped unless wanted.
+  async takeHead({ interim = false, timeoutMs } = {}) {
     const lines = (await this.takeThrough('\r\n\r\n', timeoutMs)).toString('latin1').trimEnd().split('\r\n');
     const [, version, status] = /^HTTP\/(1\.[01]) (\d{3})/.exec(lines[0]) ?? assert.fail(`no status line: ${lines[0]}`);
     const headers = Object.fromEntries(lines.slice(1).map(line => {
       const colon = line.indexOf(':');
       return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
     }));
+    if (status.startsWith('1') && !interim) return this.takeHead({ timeoutMs });
     return { version, status: Number(status), headers };
   }
 
   /// A whole response: head and body (by length, chunks or close). `toHead`: it answers HEAD and has no body.
   async takeResponse({ toHead = false, timeoutMs } = {}) {
-    const head = await this.takeHead(timeoutMs);
+    const head = await this.takeHead({ timeoutMs });
     let body = Buffer.alloc(0);
-    if (toHead || head.status === 204 || head.status === 304 || head.status < 200) return { ...head, body };
+    if (toHead || head.status === 204 || head.status === 304) return { ...head, body };
     if (head.headers['transfer-encoding'] === 'chunked') {
       for (; ;) {
         const size = parseInt((await this.takeThrough('\r\n', timeoutMs)).toString(), 16);

@@ -72,7 +72,7 @@ describe('https workers', () => {
     }, { tls: { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) } });
     const gateway = await startGateway(
       { pools: [{ model: 'm', workers: [{ url: streaming.url, tls: { ca_file: certificate } }] }] });
-    for (let i = 0; i < 2; ++i) {
+    for (let i = 0; i < 6; ++i) {
       const stream = await fetch(`${gateway.url}/v1/chat/completions`, {
         method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(chat('m', { stream: true })),
       });
@@ -83,6 +83,7 @@ describe('https workers', () => {
       }
       assert.equal(text, 'data: 0\n\ndata: 1\n\ndata: [DONE]\n\n');
     }
-    assert.equal(new Set(streaming.requests.map(entry => entry.socket)).size, 1);
+    const sockets = new Set(streaming.requests.map(entry => entry.socket));
+    assert.ok(sockets.size <= 2, `${sockets.size} connections for 6 requests in turn`);  // a probe may have taken one
   });
 });
