@@ -1,5 +1,7 @@
-// Any bytes as a configuration file: no crash, every issue has a place and words, clean input gives a usable
-// result. fuzz-layer: config
+// Any bytes as a configuration file: no crash, every issue has a place and words, clean input is usable.
+
+// fuzz-layer: config
+
 #include <cstdint>
 #include <string>
 #include <string_view>
