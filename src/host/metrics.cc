@@ -170,11 +170,12 @@ MetricRegistry::Series& MetricRegistry::find_or_add(Type type, std::string_view 
   return *place->second;
 }
 
-void MetricRegistry::remove(std::string_view label, std::string_view value) {
+void MetricRegistry::remove(const MetricLabels& labels) {
   for (const auto& family : families_) {
     std::erase_if(family->series, [&](const auto& entry) {
-      return std::ranges::any_of(
-          entry.first, [&](const auto& pair) { return pair.first == label && pair.second == value; });
+      return std::ranges::all_of(labels, [&](const auto& label) {
+        return std::ranges::find(entry.first, label) != entry.first.end();
+      });
     });
   }
 }

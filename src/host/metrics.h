@@ -63,8 +63,8 @@ class MetricRegistry {
   Gauge& gauge(std::string_view name, std::string_view help, const MetricLabels& labels);
   Histogram& histogram(std::string_view name, std::string_view help, std::span<const double> bounds,
                        const MetricLabels& labels);
-  /// Drops every series that carries this label value (a worker that left).
-  void remove(std::string_view label, std::string_view value);
+  /// Drops every series that carries all of these labels (a worker that left a model's pool).
+  void remove(const MetricLabels& labels);
   /// Text exposition format 0.0.4; `promtool check metrics` accepts it.
   std::string expose() const;
 

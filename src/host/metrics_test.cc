@@ -138,7 +138,7 @@ TEST(Metrics, RemovesEverySeriesOfAWorker) {
   registry.gauge("g", "G.", {{"worker", "a"}}).set(1);
   registry.gauge("g", "G.", {{"worker", "b"}}).set(2);
   registry.counter("c_total", "C.", {{"worker", "a"}, {"code", "200"}}).add();
-  registry.remove("worker", "a");
+  registry.remove({{"worker", "a"}});
   EXPECT_EQ(registry.expose(), "# HELP g G.\n# TYPE g gauge\ng{worker=\"b\"} 2\n");
   EXPECT_EQ(registry.counter("c_total", "C.", {{"worker", "a"}, {"code", "200"}}).value, 0);
 }

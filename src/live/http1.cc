@@ -31,7 +31,8 @@ HttpHead& head_of(llhttp_t* parser) { return *static_cast<HttpHead*>(parser->dat
 
 /// llhttp hands a span over in one piece as long as its input is one piece; continue it if it ever does not.
 void extend(std::string_view& view, const char* at, std::size_t size) {
-  view = view.empty() ? std::string_view(at, size) : std::string_view(view.data(), size + static_cast<std::size_t>(at - view.data()));
+  view = view.empty() ? std::string_view(at, size)
+                      : std::string_view(view.data(), size + static_cast<std::size_t>(at - view.data()));
 }
 
 int on_target(llhttp_t* parser, const char* at, std::size_t size) {
@@ -87,7 +88,8 @@ bool is_digits(std::string_view text) {
 bool is_host(std::string_view host) {
   constexpr std::string_view kAllowed = "-._~%!$&'()*+;=:[]";
   return !host.empty() && std::ranges::all_of(host, [&](char c) {
-    return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') || kAllowed.find(c) != kAllowed.npos;
+    return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') ||
+           kAllowed.find(c) != kAllowed.npos;
   });
 }
 
@@ -114,7 +116,8 @@ FramingFields find_framing(HttpHead& head) {
         if (equals_ignoring_case(field.name, "host")) once(found.host, field, "more than one Host header");
         break;
       case 6:
-        if (equals_ignoring_case(field.name, "expect")) once(found.expect, field, "more than one Expect header");
+        if (equals_ignoring_case(field.name, "expect"))
+          once(found.expect, field, "more than one Expect header");
         break;
       case 10:
         if (equals_ignoring_case(field.name, "connection")) {
@@ -134,7 +137,8 @@ FramingFields find_framing(HttpHead& head) {
           once(found.transfer_encoding, field, "more than one Transfer-Encoding header");
         }
         break;
-      default: break;
+      default:
+        break;
     }
   }
   return found;
@@ -143,7 +147,8 @@ FramingFields find_framing(HttpHead& head) {
 std::optional<HeadError> read_framing(HttpHead& head, const FramingFields& found, int status) {
   if (found.problem != nullptr) return HeadError{status, found.problem};
   if (found.transfer_encoding != nullptr) {
-    if (found.content_length != nullptr) return HeadError{status, "both Content-Length and Transfer-Encoding"};
+    if (found.content_length != nullptr)
+      return HeadError{status, "both Content-Length and Transfer-Encoding"};
     if (head.minor_version == 0) return HeadError{status, "Transfer-Encoding in HTTP/1.0"};
     if (!equals_ignoring_case(found.transfer_encoding->value, "chunked")) {
       return HeadError{status, "Transfer-Encoding must be 'chunked'"};
@@ -152,13 +157,15 @@ std::optional<HeadError> read_framing(HttpHead& head, const FramingFields& found
   } else if (found.content_length != nullptr) {
     const std::string_view digits = found.content_length->value;
     if (!is_digits(digits) || digits.size() > 18) return HeadError{status, "Content-Length is not a number"};
-    for (const char c : digits) head.content_length = head.content_length * 10 + static_cast<std::uint64_t>(c - '0');
+    for (const char c : digits)
+      head.content_length = head.content_length * 10 + static_cast<std::uint64_t>(c - '0');
     head.framing = BodyFraming::length;
   }
   return std::nullopt;
 }
 
-std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, HttpHead& head, llhttp_t& parser) {
+std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, HttpHead& head,
+                                    llhttp_t& parser) {
   head.method = head.target = head.reason = {};
   head.fields.clear();
   head.framing = BodyFraming::none;
@@ -173,7 +180,8 @@ std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, 
   }
   parser.data = nullptr;
   head.minor_version = parser.http_minor;
-  if (parser.http_major != 1 || parser.http_minor > 1) return HeadError{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
+  if (parser.http_major != 1 || parser.http_minor > 1)
+    return HeadError{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
   for (const HeaderField& field : head.fields) {
     if (field.name.empty()) return HeadError{400, "empty header name"};
   }
@@ -215,7 +223,9 @@ HeadScan scan_head(std::string_view bytes, std::size_t from, const HeadLimits& l
   std::size_t line = from;
   while (line < bytes.size()) {
     const void* found = std::memchr(bytes.data() + line, '\n', bytes.size() - line);
-    const std::size_t end = found == nullptr ? bytes.size() : static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
+    const std::size_t end = found == nullptr
+                                ? bytes.size()
+                                : static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
     if (end >= limits.head_bytes) return invalid(431, "request head too large");
     if (line == 0 && end > limits.target_bytes + 32) return invalid(414, "request target too long");
     if (found == nullptr) break;
@@ -243,7 +253,8 @@ std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLi
   if (head.minor_version >= 1 && found.host == nullptr) return HeadError{400, "Host header missing"};
   if (found.host != nullptr && !is_host(found.host->value)) return HeadError{400, "malformed Host header"};
   if (found.expect != nullptr) {
-    if (!equals_ignoring_case(found.expect->value, "100-continue")) return HeadError{417, "unknown expectation"};
+    if (!equals_ignoring_case(found.expect->value, "100-continue"))
+      return HeadError{417, "unknown expectation"};
     head.expect_continue = head.minor_version >= 1 && head.framing != BodyFraming::none;
   }
   if (!head.target.starts_with('/') && head.target != "*") {
@@ -255,8 +266,8 @@ std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLi
   return std::nullopt;
 }
 
-std::optional<HeadError> parse_response_head(std::string_view bytes, const HeadLimits& limits, bool head_request,
-                                             HttpHead& head, llhttp_t& parser) {
+std::optional<HeadError> parse_response_head(std::string_view bytes, const HeadLimits& limits,
+                                             bool head_request, HttpHead& head, llhttp_t& parser) {
   const auto bad = [](const char* message) { return HeadError{502, message}; };
   if (const auto error = run_llhttp(bytes, HTTP_RESPONSE, head, parser)) return bad(error->message);
   head.status = parser.status_code;
@@ -286,38 +297,72 @@ ChunkResult decode_chunks(llhttp_t& parser, std::string_view bytes, std::vector<
 }
 
 bool is_hop_by_hop(std::string_view name) {
-  static constexpr std::string_view kNames[] = {
-      "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te",
-      "trailer", "transfer-encoding", "upgrade", "content-length", "expect", "host", "http2-settings"};
+  static constexpr std::string_view kNames[] = {"connection",
+                                                "keep-alive",
+                                                "proxy-connection",
+                                                "proxy-authenticate",
+                                                "proxy-authorization",
+                                                "te",
+                                                "trailer",
+                                                "transfer-encoding",
+                                                "upgrade",
+                                                "content-length",
+                                                "expect",
+                                                "host",
+                                                "http2-settings"};
   return std::ranges::any_of(kNames, [&](std::string_view hop) { return equals_ignoring_case(name, hop); });
 }
 
 std::string_view reason_phrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 422: return "Unprocessable Content";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Unknown";
+    case 200:
+      return "OK";
+    case 202:
+      return "Accepted";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 409:
+      return "Conflict";
+    case 413:
+      return "Content Too Large";
+    case 414:
+      return "URI Too Long";
+    case 415:
+      return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
+    case 422:
+      return "Unprocessable Content";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 502:
+      return "Bad Gateway";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Unknown";
   }
 }
 

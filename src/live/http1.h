@@ -25,7 +25,7 @@ struct HttpHead {
   std::string_view target;  // requests: path and query, also if the client sent an absolute URL
   int status = 0;           // responses
   std::string_view reason;
-  int minor_version = 1;    // of HTTP/1.x
+  int minor_version = 1;  // of HTTP/1.x
   std::vector<HeaderField> fields;
   BodyFraming framing = BodyFraming::none;
   std::uint64_t content_length = 0;
@@ -56,15 +56,16 @@ struct HeadScan {
   std::size_t size = 0;  // complete: bytes up to and with the empty line; incomplete: where to go on scanning
   HeadError error;
 };
-/// Line by line from `from`, which a previous incomplete scan returned. Refuses bare LF, bare CR, NUL, folded lines.
+/// Line by line from `from`, which a previous incomplete scan returned. Refuses bare LF, bare CR, NUL, folded
+/// lines.
 HeadScan scan_head(std::string_view bytes, std::size_t from, const HeadLimits& limits);
 
 /// Parses a whole head (as delimited by scan_head). `parser` is left ready to decode a chunked body.
 std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLimits& limits, HttpHead& head,
                                             llhttp_t& parser);
 /// `head_request`: the answer to a HEAD, which has no body whatever its fields say.
-std::optional<HeadError> parse_response_head(std::string_view bytes, const HeadLimits& limits, bool head_request,
-                                             HttpHead& head, llhttp_t& parser);
+std::optional<HeadError> parse_response_head(std::string_view bytes, const HeadLimits& limits,
+                                             bool head_request, HttpHead& head, llhttp_t& parser);
 
 /// Decodes as much of a chunked body as `bytes` holds; payload views are appended to `pieces`.
 struct ChunkResult {
@@ -73,8 +74,8 @@ struct ChunkResult {
 };
 ChunkResult decode_chunks(llhttp_t& parser, std::string_view bytes, std::vector<std::string_view>& pieces);
 
-/// Fields that belong to one connection and are never forwarded (RFC 9110 7.6.1), Content-Length and Host included,
-/// since the gateway frames and addresses messages itself.
+/// Fields that belong to one connection and are never forwarded (RFC 9110 7.6.1), Content-Length and Host
+/// included, since the gateway frames and addresses messages itself.
 bool is_hop_by_hop(std::string_view name);
 
 std::string_view reason_phrase(int status);

@@ -17,13 +17,15 @@ Instant deadline_after(Instant now, Duration span) { return span == Duration(0) 
 
 }  // namespace
 
-// --- one connection --------------------------------------------------------------------------------------------
+// --- one connection
+// --------------------------------------------------------------------------------------------
 
 ClientConnection::ClientConnection(HttpOrigin& origin) : origin_(origin) {}
 
 ClientConnection::~ClientConnection() = default;
 
-void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer) {
+void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts& timeouts,
+                             ResponseObserver& observer) {
   request_ = request;
   timeouts_ = timeouts;
   observer_ = &observer;
@@ -43,22 +45,26 @@ void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts
 
 void ClientConnection::connect() {
   phase_ = Phase::resolving;
-  // The connection is deleted only through forget(), and a resolver answers once: an index in a table would not do.
-  origin_.resolver_.resolve(origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](const auto& address) {
-    if (alive.expired() || phase_ != Phase::resolving) return;
-    if (!address) return fail_exchange(Outcome::refused, address.error().message);
-    const Result<int> fd = tcp_connect(*address);
-    if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
-    transport_ = Transport(*fd);
-    if (origin_.tls_) {
-      const auto started = transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host, origin_.options_.tls_verify);
-      if (!started) return fail_exchange(Outcome::protocol, started.error().message);
-    }
-    phase_ = Phase::connecting;
-    watch_.start(
-        origin_.loop_, *fd,
-        [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); }, this);
-  });
+  // The connection is deleted only through forget(), and a resolver answers once: an index in a table would
+  // not do.
+  origin_.resolver_.resolve(
+      origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](const auto& address) {
+        if (alive.expired() || phase_ != Phase::resolving) return;
+        if (!address) return fail_exchange(Outcome::refused, address.error().message);
+        const Result<int> fd = tcp_connect(*address);
+        if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
+        transport_ = Transport(*fd);
+        if (origin_.tls_) {
+          const auto started = transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host,
+                                                    origin_.options_.tls_verify);
+          if (!started) return fail_exchange(Outcome::protocol, started.error().message);
+        }
+        phase_ = Phase::connecting;
+        watch_.start(
+            origin_.loop_, *fd,
+            [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
+            this);
+      });
 }
 
 void ClientConnection::on_ready(FdWatch::Ready ready) {
@@ -102,11 +108,16 @@ void ClientConnection::read_available(bool until_end) {
     if (paused_) return;
     const IoResult result = transport_.read(origin_.loop_.read_buffer(), Loop::kReadBytes);
     switch (result.state) {
-      case IoResult::State::blocked: return;
-      case IoResult::State::end: return on_end();
+      case IoResult::State::blocked:
+        return;
+      case IoResult::State::end:
+        return on_end();
       case IoResult::State::failed:
-        return fail_exchange(transport_.tls() && phase_ == Phase::waiting ? Outcome::protocol : Outcome::reset, transport_.last_error());
-      case IoResult::State::ok: break;
+        return fail_exchange(
+            transport_.tls() && phase_ == Phase::waiting ? Outcome::protocol : Outcome::reset,
+            transport_.last_error());
+      case IoResult::State::ok:
+        break;
     }
     take({origin_.loop_.read_buffer(), result.bytes});
     // A short read has emptied the socket, and the next bytes will raise a new edge.
@@ -153,7 +164,8 @@ void ClientConnection::take_head(std::string_view bytes) {
     remaining_ = head.content_length;
     observer_->on_response_head(head);
     if (phase_ != Phase::answering) return;
-    const bool has_body = framing_ != BodyFraming::none && !(framing_ == BodyFraming::length && remaining_ == 0);
+    const bool has_body =
+        framing_ != BodyFraming::none && !(framing_ == BodyFraming::length && remaining_ == 0);
     if (has_body && bytes.empty()) deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
     if (!has_body || !bytes.empty()) take_body(bytes);
   }
@@ -184,7 +196,9 @@ void ClientConnection::take_body(std::string_view bytes) {
       complete_now = result.state == ChunkResult::State::end;
       break;
     }
-    case BodyFraming::until_close: pieces.push_back(bytes); break;
+    case BodyFraming::until_close:
+      pieces.push_back(bytes);
+      break;
   }
   deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
   if (complete_now) {
@@ -216,7 +230,8 @@ void ClientConnection::on_end() {
     origin_.pieces_.clear();
     return complete(false);
   }
-  fail_exchange(Outcome::reset, phase_ == Phase::waiting ? "closed without an answer" : "closed in the middle of the answer");
+  fail_exchange(Outcome::reset,
+                phase_ == Phase::waiting ? "closed without an answer" : "closed in the middle of the answer");
 }
 
 void ClientConnection::fail_exchange(Outcome cause, std::string message) {
@@ -233,7 +248,8 @@ void ClientConnection::fail_exchange(Outcome cause, std::string message) {
     return connect();
   }
   const bool request_sent = sent_ > 0;
-  // Said at the end of the turn: `send` promises not to call back, and whoever hears it may send again at once.
+  // Said at the end of the turn: `send` promises not to call back, and whoever hears it may send again at
+  // once.
   const bool inside_send = begun_ == origin_.loop_.now() && phase_ == Phase::resolving;
   ResponseObserver* observer = std::exchange(observer_, nullptr);
   ExchangeFailure failure{cause, request_sent, std::move(message)};
@@ -282,18 +298,27 @@ void ClientConnection::expire(Instant now) {
   }
   if (now < deadline_ || paused_) return;
   switch (phase_) {
-    case Phase::resolving: return fail_exchange(Outcome::timeout, "name look-up timed out");
-    case Phase::connecting: return fail_exchange(Outcome::timeout, "connect timed out");
-    case Phase::waiting: return fail_exchange(Outcome::timeout, "no answer within the first-byte limit");
-    case Phase::answering: return fail_exchange(Outcome::timeout, "silent for longer than the idle limit");
-    default: return close();
+    case Phase::resolving:
+      return fail_exchange(Outcome::timeout, "name look-up timed out");
+    case Phase::connecting:
+      return fail_exchange(Outcome::timeout, "connect timed out");
+    case Phase::waiting:
+      return fail_exchange(Outcome::timeout, "no answer within the first-byte limit");
+    case Phase::answering:
+      return fail_exchange(Outcome::timeout, "silent for longer than the idle limit");
+    default:
+      return close();
   }
 }
 
-// --- the origin ------------------------------------------------------------------------------------------------
+// --- the origin
+// ------------------------------------------------------------------------------------------------
 
 HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
-    : loop_(loop), resolver_(resolver), options_(std::move(options)), sweep_timer_(loop, [this] { sweep(); }) {
+    : loop_(loop),
+      resolver_(resolver),
+      options_(std::move(options)),
+      sweep_timer_(loop, [this] { sweep(); }) {
   sweep_timer_.every(100ms);
 }
 
@@ -305,7 +330,8 @@ Result<void> HttpOrigin::prepare_tls() {
   const bool loaded = options_.tls_ca_file.empty()
                           ? SSL_CTX_set_default_verify_paths(tls_.get()) == 1
                           : SSL_CTX_load_verify_file(tls_.get(), options_.tls_ca_file.c_str()) == 1;
-  if (!loaded) return fail(ErrorCode::io, fmt::format("cannot load CA certificates from '{}'", options_.tls_ca_file));
+  if (!loaded)
+    return fail(ErrorCode::io, fmt::format("cannot load CA certificates from '{}'", options_.tls_ca_file));
   return {};
 }
 

@@ -24,8 +24,8 @@ struct ExchangeFailure {
   std::string message;        // for people
 };
 
-/// Receives one answer. Exactly one of `on_response_body(..., true)` and `on_response_failed` is the last call;
-/// none comes after a cancel. Views are valid during the call only.
+/// Receives one answer. Exactly one of `on_response_body(..., true)` and `on_response_failed` is the last
+/// call; none comes after a cancel. Views are valid during the call only.
 class ResponseObserver {
  public:
   virtual ~ResponseObserver() = default;
@@ -51,7 +51,8 @@ struct RequestBytes {
 
 class HttpOrigin;
 
-/// One connection and the exchange on it. Owned by its origin; valid from `send` until the observer's last call.
+/// One connection and the exchange on it. Owned by its origin; valid from `send` until the observer's last
+/// call.
 class ClientConnection {
  public:
   ~ClientConnection();
@@ -63,6 +64,8 @@ class ClientConnection {
   /// Stops and resumes reading the answer, for a reader further down that is slow.
   void pause() { paused_ = true; }
   void resume();
+  /// The whole request has left: its bytes are not looked at any more.
+  bool request_sent() const { return sent_ == request_.head.size() + request_.body.size(); }
 
  private:
   friend class HttpOrigin;
@@ -101,9 +104,9 @@ class ClientConnection {
   Instant begun_;
   Instant deadline_;
   ResponseObserver* observer_ = nullptr;
-  ResponseObserver* failing_ = nullptr;  // to be told at the end of the turn
+  ResponseObserver* failing_ = nullptr;                         // to be told at the end of the turn
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // guards calls that come back later
-  Buffer in_;                    // an incomplete head
+  Buffer in_;                                                   // an incomplete head
   std::size_t scanned_ = 0;
 };
 
@@ -126,10 +129,11 @@ class HttpOrigin {
 
   /// Loads the CA file; fails with its name and the reason. Call before the first `send` to a TLS origin.
   Result<void> prepare_tls();
-  /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from inside
-  /// this call. On a reused connection that turns out dead before the first byte of an answer the request is sent
-  /// once more on a new one.
-  ClientConnection& send(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer);
+  /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from
+  /// inside this call. On a reused connection that turns out dead before the first byte of an answer the
+  /// request is sent once more on a new one.
+  ClientConnection& send(const RequestBytes& request, const ExchangeTimeouts& timeouts,
+                         ResponseObserver& observer);
   /// Closes idle connections (the server is known to be gone).
   void drop_idle();
   std::size_t idle_connections() const { return idle_.size(); }

@@ -13,10 +13,10 @@ namespace heng {
 
 namespace {
 
-constexpr Duration kLingerMax = 2s;               // how long a refused client's bytes are read and thrown away
+constexpr Duration kLingerMax = 2s;  // how long a refused client's bytes are read and thrown away
 constexpr std::size_t kPipelinedBytesMax = 64 << 10;  // read ahead while an answer is under way
-constexpr std::size_t kSmallBuffer = 4 << 10;     // larger ones are given back when empty
-constexpr std::size_t kPiecesMax = 512;           // below IOV_MAX with our own framing around
+constexpr std::size_t kSmallBuffer = 4 << 10;         // larger ones are given back when empty
+constexpr std::size_t kPiecesMax = 512;               // below IOV_MAX with our own framing around
 constexpr Instant kNever = Instant::max();
 
 iovec as_iovec(std::string_view bytes) { return {const_cast<char*>(bytes.data()), bytes.size()}; }
@@ -51,7 +51,8 @@ std::optional<Buffer> ServerConnection::take_body() {
   return std::move(incoming_->body);
 }
 
-// --- reading ---------------------------------------------------------------------------------------------------
+// --- reading
+// ---------------------------------------------------------------------------------------------------
 
 void ServerConnection::on_ready(FdWatch::Ready ready) {
   if (phase_ == Phase::closed || broken_) return;
@@ -75,10 +76,14 @@ void ServerConnection::read_available(bool until_end) {
     char* to = reading_body ? incoming_->body.room(wanted) : server_.loop_.read_buffer();
     const IoResult result = transport_.read(to, wanted);
     switch (result.state) {
-      case IoResult::State::blocked: return;
-      case IoResult::State::failed: return lose_client();
-      case IoResult::State::end: return on_end_of_input();
-      case IoResult::State::ok: break;
+      case IoResult::State::blocked:
+        return;
+      case IoResult::State::failed:
+        return lose_client();
+      case IoResult::State::end:
+        return on_end_of_input();
+      case IoResult::State::ok:
+        break;
     }
     if (reading_body) {
       incoming_->body.grow(result.bytes);
@@ -126,7 +131,8 @@ std::size_t ServerConnection::parse(std::string_view bytes) {
 
 std::size_t ServerConnection::take_head(std::string_view bytes) {
   if (!head_begun_) {
-    if (bytes.starts_with("\r\n")) return 2;  // RFC 9112 2.2: an empty line before the request line is ignored
+    if (bytes.starts_with("\r\n"))
+      return 2;  // RFC 9112 2.2: an empty line before the request line is ignored
     if (bytes == "\r") return 0;
     head_begun_ = true;
     head_started_ = server_.loop_.now();
@@ -161,7 +167,8 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
     refuse({413, "request body too large"});
     return head_bytes.size() + rest.size();
   }
-  const bool whole = head.framing == BodyFraming::none || (head.framing == BodyFraming::length && head.content_length <= rest.size());
+  const bool whole = head.framing == BodyFraming::none ||
+                     (head.framing == BodyFraming::length && head.content_length <= rest.size());
   if (whole) {
     const std::size_t body_bytes = head.content_length;
     dispatch(rest.substr(0, body_bytes));
@@ -232,16 +239,21 @@ void ServerConnection::on_end_of_input() {
   input_ended_ = true;
   switch (phase_) {
     case Phase::head:
-    case Phase::lingering: return close();
-    case Phase::body: return refuse({400, "the request body ended early"});
-    case Phase::answering: return probe_half_closed();
-    case Phase::closed: return;
+    case Phase::lingering:
+      return close();
+    case Phase::body:
+      return refuse({400, "the request body ended early"});
+    case Phase::answering:
+      return probe_half_closed();
+    case Phase::closed:
+      return;
   }
 }
 
-/// A client that has closed and one that only sends no more look alike until something is sent to them: the one
-/// answers with a reset, the other goes on reading. So send what HTTP allows and no client minds: an interim
-/// response before the head (RFC 9110 15.2), a leading zero of the next chunk size after it (RFC 9112 7.1).
+/// A client that has closed and one that only sends no more look alike until something is sent to them: the
+/// one answers with a reset, the other goes on reading. So send what HTTP allows and no client minds: an
+/// interim response before the head (RFC 9110 15.2), a leading zero of the next chunk size after it (RFC
+/// 9112 7.1).
 void ServerConnection::probe_half_closed() {
   if (transport_.tls() || client_is_old_) return lose_client();
   if (!answer_started_) {
@@ -253,7 +265,8 @@ void ServerConnection::probe_half_closed() {
   }
 }
 
-// --- answering -------------------------------------------------------------------------------------------------
+// --- answering
+// -------------------------------------------------------------------------------------------------
 
 void ServerConnection::respond(int status, std::span<const HeaderField> fields, std::string_view body) {
   start(status, reason_phrase(status), fields, BodyFraming::length, body.size());
@@ -267,8 +280,9 @@ void ServerConnection::start(int status, std::string_view reason, std::span<cons
   if (framing == BodyFraming::chunked && client_is_old_) framing = BodyFraming::until_close;
   if (framing == BodyFraming::until_close) keep_alive_ = false;
   answer_framing_ = framing;
-  const auto line = fmt::format_to_n(out_.room(64 + reason.size()), 64 + static_cast<std::ptrdiff_t>(reason.size()),
-                                     "HTTP/1.1 {} {}\r\n", status, reason);
+  const auto line =
+      fmt::format_to_n(out_.room(64 + reason.size()), 64 + static_cast<std::ptrdiff_t>(reason.size()),
+                       "HTTP/1.1 {} {}\r\n", status, reason);
   out_.grow(line.size);
   for (const HeaderField& field : fields) {
     out_.append(field.name);
@@ -391,8 +405,8 @@ void ServerConnection::end_answer() {
   if (!in_.empty() || input_ended_) resume_later();
 }
 
-/// Half-closes, then reads and drops what the client still sends: closing at once would reset the connection and
-/// could take the answer away from a client that is still sending (RFC 9112 9.6).
+/// Half-closes, then reads and drops what the client still sends: closing at once would reset the connection
+/// and could take the answer away from a client that is still sending (RFC 9112 9.6).
 void ServerConnection::linger() {
   if (input_ended_) return close();
   transport_.shutdown_write();
@@ -432,15 +446,21 @@ void ServerConnection::expire(Instant now) {
     case Phase::head:
       if (!head_begun_) return close();
       return refuse({408, "the request head did not arrive in time"});
-    case Phase::body: return refuse({408, "the request body did not arrive in time"});
-    default: return lose_client();
+    case Phase::body:
+      return refuse({408, "the request body did not arrive in time"});
+    default:
+      return lose_client();
   }
 }
 
-// --- the server ------------------------------------------------------------------------------------------------
+// --- the server
+// ------------------------------------------------------------------------------------------------
 
 HttpServer::HttpServer(Loop& loop, RequestHandler& handler, Options options)
-    : loop_(loop), handler_(handler), sweep_timer_(loop, [this] { sweep(); }), accept_timer_(loop, [this] { accept_waiting(); }) {
+    : loop_(loop),
+      handler_(handler),
+      sweep_timer_(loop, [this] { sweep(); }),
+      accept_timer_(loop, [this] { accept_waiting(); }) {
   set_options(options);
   sweep_timer_.every(100ms);
 }
@@ -479,13 +499,16 @@ void HttpServer::accept_waiting() {
     const int fd = tcp_accept(listener_.fd(), &peer);
     if (fd < 0) {
       // Out of descriptors: the edge is used up, so look again soon instead of spinning.
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) accept_timer_.once(100ms);
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        accept_timer_.once(100ms);
       if (errno == ECONNABORTED || errno == EINTR) continue;
       return;
     }
     Transport transport(fd);
     if (connections_.size() >= options_.limits.connections) {
-      const iovec full = as_iovec("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+      const iovec full = as_iovec(
+          "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: "
+          "close\r\n\r\n");
       transport.write({&full, 1});
       continue;
     }

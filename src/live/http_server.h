@@ -25,8 +25,8 @@ class ServerConnection;
 class RequestHandler {
  public:
   virtual ~RequestHandler() = default;
-  /// The request is complete: connection.head() and connection.body() are valid until this returns. The handler
-  /// answers now, or later through the connection it keeps (then it sets an observer).
+  /// The request is complete: connection.head() and connection.body() are valid until this returns. The
+  /// handler answers now, or later through the connection it keeps (then it sets an observer).
   virtual void on_request(ServerConnection& connection) = 0;
   /// A request that could not be read: the server has answered with `status` itself.
   virtual void on_bad_request(int status) { static_cast<void>(status); }
@@ -42,8 +42,8 @@ class AnswerObserver {
   virtual void on_drained() {}
 };
 
-/// One client connection and its current request. Owned by the server, used on its loop's thread. An answer is
-/// either `respond`, or `start`, any number of `write`, and `finish` or `abort`.
+/// One client connection and its current request. Owned by the server, used on its loop's thread. An answer
+/// is either `respond`, or `start`, any number of `write`, and `finish` or `abort`.
 class ServerConnection {
  public:
   ~ServerConnection();
@@ -55,7 +55,7 @@ class ServerConnection {
   std::string_view body() const { return body_; }
   /// Hands the body's memory over, if it has memory of its own (a large one): saves the caller a copy.
   std::optional<Buffer> take_body();
-  const std::string& peer() const { return peer_; }  // IP address of the client
+  const std::string& peer() const { return peer_; }       // IP address of the client
   Instant head_started() const { return head_started_; }  // first byte of the request
 
   void observe(AnswerObserver* observer) { observer_ = observer; }
@@ -66,8 +66,8 @@ class ServerConnection {
   /// content_length) or chunked (close-delimited towards HTTP/1.0).
   void start(int status, std::string_view reason, std::span<const HeaderField> fields, BodyFraming framing,
              std::uint64_t content_length = 0);
-  /// Payload, framed here; the whole call leaves as one system call if the socket takes it. Bytes that the socket
-  /// does not take are copied. `last` ends the answer.
+  /// Payload, framed here; the whole call leaves as one system call if the socket takes it. Bytes that the
+  /// socket does not take are copied. `last` ends the answer.
   void write(std::span<const std::string_view> pieces, bool last);
   void flush() { write({}, false); }
   void finish() { write({}, true); }
@@ -112,20 +112,20 @@ class ServerConnection {
   BodyFraming answer_framing_ = BodyFraming::none;
   bool answer_started_ = false;
   bool keep_alive_ = true;
-  bool client_is_old_ = false;   // HTTP/1.0
+  bool client_is_old_ = false;  // HTTP/1.0
   bool head_request_ = false;
-  bool head_begun_ = false;      // bytes of the next request have come
-  bool input_ended_ = false;     // the client sends no more (perhaps it is gone)
+  bool head_begun_ = false;   // bytes of the next request have come
+  bool input_ended_ = false;  // the client sends no more (perhaps it is gone)
   bool write_blocked_ = false;
-  bool answer_ended_ = false;    // ... but perhaps not all sent yet
-  bool broken_ = false;          // a write failed: the client is gone, which is said at the end of the turn
+  bool answer_ended_ = false;  // ... but perhaps not all sent yet
+  bool broken_ = false;        // a write failed: the client is gone, which is said at the end of the turn
   Instant head_started_;
-  Instant deadline_;             // of the current phase
+  Instant deadline_;  // of the current phase
   std::string_view body_;
   AnswerObserver* observer_ = nullptr;
-  Buffer in_;                    // bytes not parsed yet
-  std::size_t scanned_ = 0;      // of in_, known not to end the head
-  Buffer out_;                   // answer bytes not taken by the socket yet
+  Buffer in_;                // bytes not parsed yet
+  std::size_t scanned_ = 0;  // of in_, known not to end the head
+  Buffer out_;               // answer bytes not taken by the socket yet
   std::size_t out_sent_ = 0;
   std::unique_ptr<Incoming> incoming_;
 };
@@ -164,10 +164,10 @@ class HttpServer {
   Transport listener_;
   FdWatch watch_;
   Timer sweep_timer_;
-  Timer accept_timer_;   // tries again after running out of descriptors
+  Timer accept_timer_;  // tries again after running out of descriptors
   bool draining_ = false;
   std::vector<std::unique_ptr<ServerConnection>> connections_;
-  HttpHead head_;        // of the request being dispatched
+  HttpHead head_;  // of the request being dispatched
   std::vector<iovec> scratch_;
 };
 

@@ -8,7 +8,8 @@ namespace heng {
 namespace {
 
 timeval to_timeval(Duration span) {
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(std::max(span, Duration(0))).count();
+  const auto micros =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::max(span, Duration(0))).count();
   return {.tv_sec = micros / 1'000'000, .tv_usec = micros % 1'000'000};
 }
 
@@ -58,7 +59,8 @@ void Loop::run_deferred() {
 void FdWatch::start(Loop& loop, int fd, Callback callback, void* context) {
   callback_ = callback;
   context_ = context;
-  event_.reset(event_new(loop.base(), fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, &FdWatch::fire, this));
+  event_.reset(
+      event_new(loop.base(), fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, &FdWatch::fire, this));
   HENG_ASSERT(event_ && event_add(event_.get(), nullptr) == 0);
 }
 
@@ -68,8 +70,9 @@ void FdWatch::reactivate() { event_active(event_.get(), EV_READ, 0); }
 
 void FdWatch::fire(int, short what, void* self) {
   FdWatch* watch = static_cast<FdWatch*>(self);
-  watch->callback_(watch->context_,
-                   {.read = (what & (EV_READ | EV_CLOSED)) != 0, .write = (what & EV_WRITE) != 0, .closed = (what & EV_CLOSED) != 0});
+  watch->callback_(watch->context_, {.read = (what & (EV_READ | EV_CLOSED)) != 0,
+                                     .write = (what & EV_WRITE) != 0,
+                                     .closed = (what & EV_CLOSED) != 0});
 }
 
 Timer::Timer(Loop& loop, std::function<void()> call) : loop_(loop), call_(std::move(call)) {}

@@ -1,4 +1,5 @@
-// The event loop of the live world: readiness of descriptors, timers, signals and deferred calls, on libevent.
+// The event loop of the live world: readiness of descriptors, timers, signals and deferred calls, on
+// libevent.
 #pragma once
 
 #include <event2/event.h>
@@ -25,7 +26,8 @@ class Loop {
   /// Turns until stop().
   void run();
   void stop() { stopped_ = true; }
-  /// Runs at the end of this turn, when no callback is on the stack: the place to delete what is being called.
+  /// Runs at the end of this turn, when no callback is on the stack: the place to delete what is being
+  /// called.
   void defer(std::function<void()> call) { deferred_.push_back(std::move(call)); }
 
   /// Scratch for one read, shared by all connections: its contents are valid until the next read of anyone.
@@ -46,7 +48,8 @@ class Loop {
   std::unique_ptr<char[]> read_buffer_;
 };
 
-/// Edge-triggered readiness of one descriptor, registered once for its whole life. Does not own the descriptor.
+/// Edge-triggered readiness of one descriptor, registered once for its whole life. Does not own the
+/// descriptor.
 class FdWatch {
  public:
   struct Ready {

@@ -8,7 +8,8 @@
 namespace heng {
 
 namespace {
-constexpr Duration kKept = 30s;  // resolvers do not tell us the time to live; half a minute follows most changes
+constexpr Duration kKept =
+    30s;  // resolvers do not tell us the time to live; half a minute follows most changes
 }
 
 struct Resolver::Query {
@@ -43,8 +44,9 @@ void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
         const std::unique_ptr<Query> done(static_cast<Query*>(context));
         if (code == EVUTIL_EAI_CANCEL) return;
         if (code != 0 || found == nullptr) {
-          return done->callback(fail(ErrorCode::not_found, fmt::format("cannot resolve '{}': {}", done->endpoint.host,
-                                                                       evutil_gai_strerror(code))));
+          return done->callback(
+              fail(ErrorCode::not_found,
+                   fmt::format("cannot resolve '{}': {}", done->endpoint.host, evutil_gai_strerror(code))));
         }
         Known known;
         for (const evutil_addrinfo* each = found; each != nullptr; each = each->ai_next) {

@@ -1,4 +1,5 @@
-// Host names to addresses without blocking the loop, through libevent's DNS client; answers are kept for a while.
+// Host names to addresses without blocking the loop, through libevent's DNS client; answers are kept for a
+// while.
 #pragma once
 
 #include <functional>
@@ -24,8 +25,8 @@ class Resolver {
   Resolver& operator=(const Resolver&) = delete;
 
   using Callback = std::function<void(const Result<SocketAddress>&)>;
-  /// The next of the host's addresses, in turn. Calls back at once for numeric and known hosts, else later. The
-  /// caller must outlive the answer or guard its callback.
+  /// The next of the host's addresses, in turn. Calls back at once for numeric and known hosts, else later.
+  /// The caller must outlive the answer or guard its callback.
   void resolve(const Endpoint& endpoint, Callback callback);
 
  private:

@@ -44,7 +44,8 @@ Result<void> Transport::start_tls(SSL_CTX& context, const std::string& host, boo
     X509_VERIFY_PARAM* expected = SSL_get0_param(ssl_.get());
     const int set = is_address ? X509_VERIFY_PARAM_set1_ip_asc(expected, host.c_str())
                                : X509_VERIFY_PARAM_set1_host(expected, host.c_str(), host.size());
-    if (set != 1) return fail(ErrorCode::invalid, fmt::format("'{}' cannot be checked against a certificate", host));
+    if (set != 1)
+      return fail(ErrorCode::invalid, fmt::format("'{}' cannot be checked against a certificate", host));
   }
   return {};
 }
@@ -75,7 +76,8 @@ IoResult Transport::write(std::span<const iovec> pieces) {
                                   static_cast<int>(std::min<std::size_t>(piece.iov_len - done, 1 << 30)));
         if (put <= 0) {
           const IoResult result = tls_result(put);
-          if (total + done > 0 && result.state == IoResult::State::blocked) return {IoResult::State::ok, total + done};
+          if (total + done > 0 && result.state == IoResult::State::blocked)
+            return {IoResult::State::ok, total + done};
           return result;
         }
         done += static_cast<std::size_t>(put);
@@ -98,9 +100,13 @@ IoResult Transport::write(std::span<const iovec> pieces) {
 IoResult Transport::tls_result(int returned) {
   switch (SSL_get_error(ssl_.get(), returned)) {
     case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE: return {IoResult::State::blocked, 0};
-    case SSL_ERROR_ZERO_RETURN: return {IoResult::State::end, 0};
-    case SSL_ERROR_SYSCALL: error_ = errno; break;
+    case SSL_ERROR_WANT_WRITE:
+      return {IoResult::State::blocked, 0};
+    case SSL_ERROR_ZERO_RETURN:
+      return {IoResult::State::end, 0};
+    case SSL_ERROR_SYSCALL:
+      error_ = errno;
+      break;
     default: {
       // Name the certificate problem: "certificate verify failed" alone sends people searching.
       const long verified = SSL_get_verify_result(ssl_.get());
@@ -137,7 +143,8 @@ Result<SocketAddress> look_up(const Endpoint& endpoint, int flags) {
   addrinfo* found = nullptr;
   const int code = getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
   if (code != 0) {
-    return fail(ErrorCode::not_found, fmt::format("cannot resolve '{}': {}", endpoint.host, gai_strerror(code)));
+    return fail(ErrorCode::not_found,
+                fmt::format("cannot resolve '{}': {}", endpoint.host, gai_strerror(code)));
   }
   const char* bytes = reinterpret_cast<const char*>(found->ai_addr);
   SocketAddress address{std::vector<char>(bytes, bytes + found->ai_addrlen)};
@@ -172,7 +179,8 @@ std::uint16_t SocketAddress::port() const {
 
 std::string SocketAddress::text() const {
   const std::string name = host();
-  return name.find(':') == std::string::npos ? fmt::format("{}:{}", name, port()) : fmt::format("[{}]:{}", name, port());
+  return name.find(':') == std::string::npos ? fmt::format("{}:{}", name, port())
+                                             : fmt::format("[{}]:{}", name, port());
 }
 
 Result<SocketAddress> numeric_address(const Endpoint& endpoint) { return look_up(endpoint, AI_NUMERICHOST); }
@@ -201,7 +209,8 @@ Result<int> tcp_listen(const SocketAddress& address) {
     const int error = errno;
     ::close(*fd);
     const char* hint = error == EADDRINUSE ? " (is another program, or another heng, using this port?)" : "";
-    return fail(ErrorCode::io, fmt::format("cannot listen on {}: {}{}", address.text(), std::strerror(error), hint));
+    return fail(ErrorCode::io,
+                fmt::format("cannot listen on {}: {}{}", address.text(), std::strerror(error), hint));
   }
   return fd;
 }
@@ -209,7 +218,8 @@ Result<int> tcp_listen(const SocketAddress& address) {
 Result<int> tcp_connect(const SocketAddress& address) {
   Result<int> fd = new_socket(address);
   if (!fd) return fd;
-  if (::connect(*fd, as_sockaddr(address), static_cast<socklen_t>(address.bytes.size())) != 0 && errno != EINPROGRESS) {
+  if (::connect(*fd, as_sockaddr(address), static_cast<socklen_t>(address.bytes.size())) != 0 &&
+      errno != EINPROGRESS) {
     const int error = errno;
     ::close(*fd);
     return fail(ErrorCode::refused, fmt::format("connect to {}: {}", address.text(), std::strerror(error)));
@@ -220,7 +230,8 @@ Result<int> tcp_connect(const SocketAddress& address) {
 int tcp_accept(int listener, SocketAddress* peer) {
   sockaddr_storage storage{};
   socklen_t size = sizeof storage;
-  const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  const int fd =
+      ::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return -1;
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

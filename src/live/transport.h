@@ -29,7 +29,8 @@ class Transport {
   Transport(Transport&& other) noexcept { *this = std::move(other); }
   Transport& operator=(Transport&& other) noexcept;
 
-  /// TLS as a client; the handshake runs inside the first reads and writes. `host` is checked against the certificate.
+  /// TLS as a client; the handshake runs inside the first reads and writes. `host` is checked against the
+  /// certificate.
   Result<void> start_tls(SSL_CTX& context, const std::string& host, bool verify);
 
   /// Up to `bytes`; one system call (without TLS).
@@ -58,7 +59,7 @@ class Transport {
 
 /// A resolved peer or local address.
 struct SocketAddress {
-  std::vector<char> bytes;  // sockaddr
+  std::vector<char> bytes;   // sockaddr
   std::string text() const;  // "127.0.0.1:80" or "[::1]:80"
   std::string host() const;
   std::uint16_t port() const;

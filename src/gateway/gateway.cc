@@ -1,0 +1,285 @@
+// Routes requests to exchanges, keeps pools and workers in step with configuration, health and discovery.
+#include "gateway/gateway.h"
+
+#include <fmt/format.h>
+#include <malloc.h>
+#include <spdlog/spdlog.h>
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "flow/api_error.h"
+
+namespace heng {
+
+namespace {
+
+constexpr Duration kTick = 100ms;
+constexpr Duration kDiscoveryEvery = 30s;
+constexpr HeaderField kJson{"Content-Type", "application/json"};
+
+std::uint64_t random_seed() {
+  std::uint64_t seed = 0;
+  HENG_ASSERT(::getrandom(&seed, sizeof seed, 0) == sizeof seed);
+  return seed;
+}
+
+/// Large bodies come and go: without this each would map and fault in fresh pages.
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 64 << 20);
+}
+
+bool same_policy(const PoolConfig& a, const PoolConfig& b) {
+  return a.policy == b.policy && a.policy_options == b.policy_options;
+}
+
+std::string model_object(std::string_view id, double created) {
+  return fmt::format(R"({{"id":{},"object":"model","created":{:.0f},"owned_by":"heng"}})", json_quote(id), created);
+}
+
+}  // namespace
+
+Gateway::Gateway(Loop& loop, Config config, double wall_time_s)
+    : loop_(loop),
+      config_(std::move(config)),
+      wall_started_s_(wall_time_s),
+      started_(loop.now()),
+      seed_(config_.seed != 0 ? config_.seed : random_seed()),
+      rng_(Rng(seed_).split("gateway")),
+      resolver_(loop),
+      retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
+      server_(loop, *this, {config_.timeouts, config_.limits}),
+      tick_timer_(loop, [this] { tick(); }) {
+  keep_freed_memory();
+}
+
+Gateway::~Gateway() = default;
+
+Result<void> Gateway::start() {
+  if (!config_.access_log.empty()) {
+    auto writer = LineWriter::open(loop_, config_.access_log);
+    if (!writer) return std::unexpected(writer.error());
+    access_log_ = std::move(*writer);
+  }
+  build_pools();
+  if (const auto listening = server_.listen(config_.listen); !listening) return listening;
+  tick();
+  tick_timer_.every(kTick);
+  return {};
+}
+
+Result<void> Gateway::reload(Config config) {
+  const auto same = [](const Endpoint& a, const Endpoint& b) { return a.host == b.host && a.port == b.port; };
+  const bool same_admin = config.admin.has_value() == config_.admin.has_value() &&
+                          (!config.admin || same(*config.admin, *config_.admin));
+  if (!same(config.listen, config_.listen) || !same_admin) {
+    return fail(ErrorCode::invalid, "'listen' and 'admin' cannot change while running: restart to change them");
+  }
+  if (config.access_log != config_.access_log) {
+    std::unique_ptr<LineWriter> writer;
+    if (!config.access_log.empty()) {
+      auto opened = LineWriter::open(loop_, config.access_log);
+      if (!opened) return std::unexpected(opened.error());
+      writer = std::move(*opened);
+    }
+    access_log_ = std::move(writer);
+  } else if (access_log_) {
+    access_log_->reopen();
+  }
+  config_ = std::move(config);
+  retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
+  server_.set_options({config_.timeouts, config_.limits});
+  build_pools();
+  tick();
+  return {};
+}
+
+void Gateway::drain() {
+  draining_ = true;
+  server_.drain();
+}
+
+// --- pools and workers -----------------------------------------------------------------------------------------
+
+std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
+  std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config, config_.health)];
+  if (!worker) worker = std::make_shared<Worker>(loop_, resolver_, config, config_);
+  return worker;
+}
+
+void Gateway::put_pool(const std::string& model, const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
+  std::shared_ptr<ModelPool>& pool = pools_[model];
+  if (pool && !same_policy(pool->config(), config)) retired_pools_.push_back(std::exchange(pool, nullptr));
+  if (!pool) pool = std::make_shared<ModelPool>(model, config, seed_, metrics_);
+  pool->set_members(config, std::move(workers));
+  names_[model] = model;
+  for (const std::string& alias : config.aliases) names_[alias] = model;
+}
+
+/// From configuration and what discovery has found. Pools and workers that stay keep all they have learned.
+void Gateway::build_pools() {
+  auto before_pools = std::exchange(pools_, {});
+  auto before_workers = std::exchange(workers_, {});
+  names_.clear();
+  // Everything known may stay; what is not asked for again is retired below.
+  pools_ = before_pools;
+  workers_ = before_workers;
+  std::map<std::string, bool> wanted_pools;
+  std::map<const Worker*, bool> wanted_workers;
+  discovered_version_ = 0;
+  for (const PoolConfig& config : config_.pools) {
+    std::vector<std::shared_ptr<Worker>> workers;
+    for (const WorkerConfig& worker : config.workers) workers.push_back(worker_for(worker));
+    for (const auto& worker : workers) {
+      wanted_workers[worker.get()] = true;
+      const bool needs_models = config.model.empty() || config.model == "*";
+      if (needs_models) worker->discover_models(kDiscoveryEvery);
+      if (needs_models) discovered_version_ += worker->models_version();
+    }
+    if (!config.model.empty()) {
+      put_pool(config.model, config, workers);
+      wanted_pools[config.model] = true;
+      continue;
+    }
+    std::map<std::string, std::vector<std::shared_ptr<Worker>>> by_model;
+    for (const auto& worker : workers) {
+      for (const std::string& model : worker->models()) by_model[model].push_back(worker);
+    }
+    for (auto& [model, members] : by_model) {
+      if (wanted_pools[model]) continue;  // a pool that names the model has precedence
+      put_pool(model, config, std::move(members));
+      wanted_pools[model] = true;
+    }
+  }
+  std::erase_if(pools_, [&](auto& entry) {
+    if (wanted_pools[entry.first]) return false;
+    entry.second->set_members(entry.second->config(), {});
+    retired_pools_.push_back(entry.second);
+    return true;
+  });
+  std::erase_if(workers_, [&](auto& entry) {
+    if (wanted_workers[entry.second.get()]) return false;
+    retired_workers_.push_back(entry.second);
+    return true;
+  });
+}
+
+void Gateway::tick() {
+  const Instant now = loop_.now();
+  std::uint64_t version = 0;
+  for (const auto& [key, worker] : workers_) worker->tick(now);
+  for (const PoolConfig& config : config_.pools) {
+    if (!config.model.empty() && config.model != "*") continue;
+    for (const WorkerConfig& worker : config.workers) version += worker_for(worker)->models_version();
+  }
+  if (version != discovered_version_) build_pools();
+  for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
+  // Here no callback of theirs is on the stack, so what nobody uses any more can go.
+  std::erase_if(retired_pools_, [](const auto& pool) { return pool.use_count() == 1; });
+  std::erase_if(retired_workers_, [](const auto& worker) { return worker.use_count() == 1; });
+}
+
+std::shared_ptr<ModelPool> Gateway::find_pool(std::string_view model) const {
+  auto name = names_.find(model);
+  if (name == names_.end()) name = names_.find("*");
+  if (name == names_.end()) return nullptr;
+  const auto pool = pools_.find(name->second);
+  return pool == pools_.end() ? nullptr : pool->second;
+}
+
+bool Gateway::ready() const {
+  return !draining_ && std::ranges::any_of(pools_, [](const auto& entry) { return !entry.second->pool().view().eligible.empty(); });
+}
+
+// --- requests --------------------------------------------------------------------------------------------------
+
+void Gateway::on_request(ServerConnection& connection) {
+  const HttpHead& head = connection.head();
+  const std::string_view path = head.target.substr(0, head.target.find('?'));
+  if (path.starts_with("/v1/")) {
+    const bool models = path == "/v1/models" || path.starts_with("/v1/models/");
+    if (models && (head.method == "GET" || head.method == "HEAD")) return answer_models(connection);
+    if (free_exchanges_.empty()) {
+      exchanges_.push_back(std::make_unique<Exchange>(*this));
+      free_exchanges_.push_back(exchanges_.back().get());
+    }
+    Exchange* exchange = free_exchanges_.back();
+    free_exchanges_.pop_back();
+    return exchange->begin(connection);
+  }
+  if (path == "/healthz" || path == "/health") return connection.respond(200, {&kJson, 1}, R"({"status":"ok"})");
+  if (path == "/readyz") {
+    return ready() ? connection.respond(200, {&kJson, 1}, R"({"status":"ready"})")
+                   : connection.respond(503, {&kJson, 1}, R"({"status":"no worker available"})");
+  }
+  ++totals_.arrived;
+  ++totals_.refused;
+  connection.respond(404, {&kJson, 1},
+                     api_error_body(404, fmt::format("'{}' is not served here; the OpenAI API is under /v1/", path), "not_found"));
+}
+
+void Gateway::on_bad_request(int) {
+  ++totals_.arrived;
+  ++totals_.refused;
+}
+
+void Gateway::answer_models(ServerConnection& connection) {
+  ++totals_.arrived;
+  std::vector<std::string> models;
+  for (const auto& [name, model] : names_) {
+    if (name != "*") models.push_back(name);
+  }
+  if (const auto any = pools_.find("*"); any != pools_.end()) {
+    for (const auto& worker : any->second->config().workers) {
+      for (const std::string& model : worker_for(worker)->models()) models.push_back(model);
+    }
+  }
+  std::ranges::sort(models);
+  models.erase(std::unique(models.begin(), models.end()), models.end());
+  const std::string_view path = connection.head().target.substr(0, connection.head().target.find('?'));
+  const double created = wall_started_s_;
+  const HeaderField id_field{"x-request-id", ""};
+  const std::string id = new_request_id();
+  const HeaderField fields[] = {kJson, {id_field.name, id}};
+  if (path == "/v1/models") {
+    ++totals_.completed;
+    std::string list;
+    for (const std::string& model : models) list += (list.empty() ? "" : ",") + model_object(model, created);
+    return connection.respond(200, fields, fmt::format(R"({{"object":"list","data":[{}]}})", list));
+  }
+  const std::string_view wanted = path.substr(std::string_view("/v1/models/").size());
+  if (std::ranges::find(models, wanted) != models.end()) {
+    ++totals_.completed;
+    return connection.respond(200, fields, model_object(wanted, created));
+  }
+  ++totals_.refused;
+  connection.respond(404, fields,
+                     api_error_body(404, fmt::format("the model '{}' does not exist here", wanted), "model_not_found", "model"));
+}
+
+std::string Gateway::new_request_id() { return fmt::format("req_{:016x}{:08x}", rng_.next(), totals_.arrived & 0xffffffff); }
+
+void Gateway::recycle(Exchange* exchange) { free_exchanges_.push_back(exchange); }
+
+std::string Gateway::metrics_page() {
+  const auto total = [&](std::string_view end, std::uint64_t value) {
+    metrics_.counter("heng_requests_ended_total", "Requests by how they ended", {{"end", std::string(end)}}).value =
+        static_cast<double>(value);
+  };
+  metrics_.counter("heng_requests_arrived_total", "Requests received, bad ones included", {}).value =
+      static_cast<double>(totals_.arrived);
+  total("completed", totals_.completed);
+  total("refused", totals_.refused);
+  total("failed", totals_.failed);
+  total("canceled", totals_.canceled);
+  metrics_.gauge("heng_requests_in_flight", "Requests under way", {}).set(static_cast<double>(totals_.in_flight));
+  metrics_.gauge("heng_connections", "Client connections", {}).set(static_cast<double>(server_.connections()));
+  metrics_.gauge("heng_uptime_seconds", "Time since start", {}).set(uptime_s());
+  metrics_.counter("heng_access_log_dropped_total", "Access log lines dropped since the disk was too slow", {}).value =
+      access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
+  for (const auto& [model, pool] : pools_) pool->expose_gauges();
+  return metrics_.expose();
+}
+
+}  // namespace heng

@@ -1,0 +1,108 @@
+// The OpenAI-compatible gateway: configuration, pools, workers and requests on one loop.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "config/config.h"
+#include "flow/inspect.h"
+#include "flow/retry_budget.h"
+#include "flow/sticky_table.h"
+#include "gateway/exchange.h"
+#include "gateway/model_pool.h"
+#include "gateway/worker.h"
+#include "host/metrics.h"
+#include "live/http_server.h"
+#include "live/line_writer.h"
+#include "live/resolver.h"
+
+namespace heng {
+
+/// Arrived = the sum of the others, at all times.
+struct RequestTotals {
+  std::uint64_t arrived = 0;
+  std::uint64_t completed = 0;  // answered in full by a worker, or by the gateway itself (/v1/models)
+  std::uint64_t refused = 0;    // answered with an error of the gateway's own
+  std::uint64_t failed = 0;     // broken off after the answer had begun
+  std::uint64_t canceled = 0;   // the client left
+  std::uint64_t in_flight = 0;
+};
+
+/// Lives on its loop's thread. Must be destroyed between turns of the loop.
+class Gateway final : public RequestHandler {
+ public:
+  /// `wall_time_s`: seconds since 1970 now, for the API's `created` and the access log.
+  Gateway(Loop& loop, Config config, double wall_time_s);
+  ~Gateway() override;
+  Gateway(const Gateway&) = delete;
+  Gateway& operator=(const Gateway&) = delete;
+
+  /// Opens the API's port. Fails if that cannot be had, or the access log cannot be written.
+  Result<void> start();
+  /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot change while
+  /// running: that fails, and nothing is changed.
+  Result<void> reload(Config config);
+  /// Stops accepting; `idle()` turns true when the last request has ended.
+  void drain();
+  bool idle() const { return totals_.in_flight == 0 && server_.connections() == 0; }
+
+  Endpoint endpoint() const { return server_.endpoint(); }
+  const Config& config() const { return config_; }
+  const RequestTotals& totals() const { return totals_; }
+  MetricRegistry& metrics() { return metrics_; }
+  std::string metrics_page();
+  /// By model name; aliases are not keys.
+  const std::map<std::string, std::shared_ptr<ModelPool>>& pools() const { return pools_; }
+  /// True when some worker of some pool may be given requests.
+  bool ready() const;
+  bool draining() const { return draining_; }
+  Loop& loop() { return loop_; }
+  double uptime_s() { return to_seconds(loop_.now() - started_); }
+  double wall_time_s() { return wall_started_s_ + uptime_s(); }
+
+ private:
+  friend class Exchange;
+
+  void on_request(ServerConnection& connection) override;
+  void on_bad_request(int status) override;
+  void answer_models(ServerConnection& connection);
+  void tick();
+  void build_pools();
+  void build_discovered_pools();
+  std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
+  void put_pool(const std::string& model, const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
+  std::shared_ptr<ModelPool> find_pool(std::string_view model) const;
+  std::string new_request_id();
+  void recycle(Exchange* exchange);
+
+  Loop& loop_;
+  Config config_;
+  double wall_started_s_;
+  Instant started_;
+  std::uint64_t seed_;
+  Rng rng_;
+  MetricRegistry metrics_;
+  Resolver resolver_;
+  RequestInspector inspector_;
+  RetryBudget retry_budget_;
+  StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
+  std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
+  std::map<std::string, std::shared_ptr<ModelPool>> pools_;
+  std::map<std::string, std::string, std::less<>> names_;   // every name clients may use -> model of the pool
+  std::vector<std::shared_ptr<ModelPool>> retired_pools_;   // until their last request has ended
+  std::vector<std::shared_ptr<Worker>> retired_workers_;
+  std::uint64_t discovered_version_ = 0;
+  RequestTotals totals_;
+  std::vector<std::unique_ptr<Exchange>> exchanges_;
+  std::vector<Exchange*> free_exchanges_;
+  std::vector<HeaderField> answer_fields_;  // scratch
+  std::unique_ptr<LineWriter> access_log_;
+  bool draining_ = false;
+  HttpServer server_;
+  Timer tick_timer_;
+};
+
+}  // namespace heng

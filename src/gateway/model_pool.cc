@@ -1,0 +1,137 @@
+// Keeps a pool in step with configuration and health.
+#include "gateway/model_pool.h"
+
+#include <algorithm>
+
+#include "base/hash.h"
+
+namespace heng {
+
+namespace {
+
+constexpr std::size_t kHistoryMax = 4096;
+constexpr double kSampleEverySeconds = 1;       // or at once when the policy moves its weights
+constexpr double kTokenRatioStep = 0.05;        // how far one request moves the tokens-per-byte estimate
+
+}  // namespace
+
+MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::string worker)
+    : ttft(registry.histogram("heng_ttft_seconds", "Time from choosing a worker to its first byte", ttft_buckets(),
+                              {{"model", model}, {"worker", worker}})),
+      inter_token(registry.histogram("heng_inter_token_seconds", "Time between two reads of a streamed answer",
+                                     inter_token_buckets(), {{"model", model}, {"worker", worker}})),
+      prompt_tokens(registry.counter("heng_tokens_total", "Tokens as workers report them",
+                                     {{"model", model}, {"worker", worker}, {"type", "prompt"}})),
+      output_tokens(registry.counter("heng_tokens_total", "Tokens as workers report them",
+                                     {{"model", model}, {"worker", worker}, {"type", "output"}})),
+      cached_tokens(registry.counter("heng_cache_hit_tokens_total", "Prompt tokens that workers had cached",
+                                     {{"model", model}, {"worker", worker}})),
+      weight(registry.gauge("heng_worker_weight", "Share of the pool's requests the worker is meant to get",
+                            {{"model", model}, {"worker", worker}})),
+      in_flight(registry.gauge("heng_worker_inflight", "Requests under way on the worker",
+                               {{"model", model}, {"worker", worker}})),
+      health(registry.gauge("heng_worker_health", "1 if the worker is given requests, else 0",
+                            {{"model", model}, {"worker", worker}})),
+      registry_(registry),
+      model_(std::move(model)),
+      worker_(std::move(worker)) {}
+
+void MemberMetrics::count_answer(int status) {
+  for (const auto& [known, counter] : answers_) {
+    if (known == status) return counter->add();
+  }
+  Counter& counter = registry_.counter("heng_requests_total", "Answers by model, worker and status code",
+                                       {{"model", model_}, {"worker", worker_}, {"code", std::to_string(status)}});
+  answers_.emplace_back(status, &counter);
+  counter.add();
+}
+
+ModelPool::ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed, MetricRegistry& registry)
+    : model_(std::move(model)),
+      config_(config),
+      registry_(registry),
+      pool_(config.policy->make(config.policy_options), Rng(seed).split(model_)),
+      duration_(registry.histogram("heng_request_duration_seconds", "Time from the whole request to the end of its answer",
+                                   duration_buckets(), {{"model", model_}})),
+      retries_(registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})) {}
+
+void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
+  config_ = config;
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    const bool stays = std::ranges::any_of(workers, [&](const auto& worker) { return worker == members_[slot].worker; });
+    if (!pool_.is_member(slot) || stays) continue;
+    pool_.remove(slot);
+    registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
+    members_[slot].metrics.reset();
+  }
+  for (const auto& worker : workers) {
+    const auto own = std::ranges::find(config.workers, worker->config().url, &WorkerConfig::url);
+    const WorkerConfig& wanted = own == config.workers.end() ? worker->config() : *own;
+    Slot slot = 0;
+    while (slot < members_.size() && !(pool_.is_member(slot) && members_[slot].worker == worker)) ++slot;
+    if (slot == members_.size()) {
+      slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
+      if (slot >= members_.size()) members_.resize(slot + 1);
+      members_[slot] = {worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0};
+    }
+    pool_.set_weight(slot, wanted.weight, wanted.capacity);
+    members_[slot].model = wanted.model;
+  }
+}
+
+Slot ModelPool::slot_of(std::uint64_t worker_identity) const {
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (pool_.is_member(slot) && members_[slot].worker->identity() == worker_identity) return slot;
+  }
+  return kNoSlot;
+}
+
+void ModelPool::learn_tokens(std::uint64_t bytes, std::uint32_t tokens) {
+  if (bytes == 0 || tokens == 0) return;
+  const double ratio = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), 0.01, 2.0);
+  tokens_per_byte_ += kTokenRatioStep * (ratio - tokens_per_byte_);
+}
+
+void ModelPool::tick(Instant now, double time_s) {
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (!pool_.is_member(slot)) continue;
+    const WorkerHealth& health = members_[slot].worker->health();
+    pool_.set_eligible(slot, health.eligible());
+    pool_.set_ramp(slot, health.ramp(now));
+  }
+  pool_.tick(now);
+  sample_weights(time_s);
+}
+
+void ModelPool::sample_weights(double time_s) {
+  const std::span<const double> weights = pool_.policy().weights();
+  const bool moved = !history_.empty() && !std::ranges::equal(weights, history_.back().weights);
+  if (!history_.empty() && !moved && time_s - history_.back().time_s < kSampleEverySeconds) return;
+  WeightSample sample{time_s, {weights.begin(), weights.end()}, {}};
+  double total = 0;
+  for (const Member& member : members_) total += static_cast<double>(member.assigned);
+  for (Member& member : members_) {
+    sample.assigned.push_back(total == 0 ? 0 : static_cast<double>(member.assigned) / total);
+    member.assigned = 0;
+  }
+  history_.push_back(std::move(sample));
+  if (history_.size() > kHistoryMax) history_.pop_front();
+}
+
+void ModelPool::expose_gauges() {
+  const std::span<const double> shares = pool_.policy().weights();
+  const PoolView view = pool_.view();
+  double total = 0;
+  for (const Slot slot : view.eligible) total += view.weight[slot];
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (!pool_.is_member(slot)) continue;
+    MemberMetrics& metrics = *members_[slot].metrics;
+    const bool eligible = std::ranges::binary_search(view.eligible, slot);
+    const double own_share = eligible && total > 0 ? view.weight[slot] / total : 0;
+    metrics.weight.set(shares.empty() ? own_share : shares[slot]);
+    metrics.in_flight.set(pool_.in_flight(slot));
+    metrics.health.set(eligible ? 1 : 0);
+  }
+}
+
+}  // namespace heng

@@ -1,0 +1,103 @@
+// One model: its pool of workers with their metrics, sessions and the history of their weights.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "flow/pool.h"
+#include "flow/sticky_table.h"
+#include "gateway/worker.h"
+#include "host/metrics.h"
+
+namespace heng {
+
+/// Shares of the workers at one moment, [slots].
+struct WeightSample {
+  double time_s = 0;             // since the gateway's start
+  std::vector<double> weights;   // what the policy wants; empty if it keeps no weights
+  std::vector<double> assigned;  // share of the requests since the sample before
+};
+
+/// What is counted for one worker of one model. References live as long as the registry keeps the series.
+class MemberMetrics {
+ public:
+  MemberMetrics(MetricRegistry& registry, std::string model, std::string worker);
+
+  void count_answer(int status);
+
+  Histogram& ttft;
+  Histogram& inter_token;
+  Counter& prompt_tokens;
+  Counter& output_tokens;
+  Counter& cached_tokens;
+  Gauge& weight;
+  Gauge& in_flight;
+  Gauge& health;
+
+ private:
+  MetricRegistry& registry_;
+  std::string model_;
+  std::string worker_;
+  std::vector<std::pair<int, Counter*>> answers_;  // by status; a handful
+};
+
+/// Shared by the gateway's table and the requests under way; lives on the gateway's loop.
+class ModelPool {
+ public:
+  ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed, MetricRegistry& registry);
+
+  /// The same workers as before keep their slots and all that is learned about them.
+  void set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
+  /// Health into eligibility, then the policy's controllers, then the weight history.
+  void tick(Instant now, double time_s);
+  void expose_gauges();
+
+  Worker& worker(Slot slot) { return *members_[slot].worker; }
+  const std::shared_ptr<Worker>& shared_worker(Slot slot) { return members_[slot].worker; }
+  const std::string& worker_name(Slot slot) const { return members_[slot].name; }
+  const std::string& worker_model(Slot slot) const { return members_[slot].model; }
+  /// nullptr once the worker has left the pool.
+  MemberMetrics* metrics(Slot slot) { return members_[slot].metrics.get(); }
+  /// kNoSlot if no member has this identity.
+  Slot slot_of(std::uint64_t worker_identity) const;
+  void count_assignment(Slot slot) { ++members_[slot].assigned; }
+
+  /// Tokens in a prompt of so many bytes; the ratio follows the usage that workers report.
+  double estimate_tokens(std::uint64_t bytes) const { return static_cast<double>(bytes) * tokens_per_byte_; }
+  void learn_tokens(std::uint64_t bytes, std::uint32_t tokens);
+
+  const std::string& model() const { return model_; }
+  const PoolConfig& config() const { return config_; }
+  Pool& pool() { return pool_; }
+  const Pool& pool() const { return pool_; }
+  StickyTable& sessions() { return sessions_; }
+  const std::deque<WeightSample>& history() const { return history_; }
+  Histogram& duration() { return duration_; }
+  Counter& retries() { return retries_; }
+
+ private:
+  struct Member {
+    std::shared_ptr<Worker> worker;  // kept while a request that left the pool is still under way
+    std::string name;
+    std::string model;               // the name the worker knows the model by
+    std::unique_ptr<MemberMetrics> metrics;
+    std::uint64_t assigned = 0;      // since the last sample
+  };
+  void sample_weights(double time_s);
+
+  std::string model_;
+  PoolConfig config_;
+  MetricRegistry& registry_;
+  Pool pool_;
+  std::vector<Member> members_;  // [slots]
+  StickyTable sessions_;
+  std::deque<WeightSample> history_;
+  Histogram& duration_;
+  Counter& retries_;
+  double tokens_per_byte_ = 0.25;  // about four bytes of English a token, until usage says better
+};
+
+}  // namespace heng

@@ -1,0 +1,69 @@
+// One engine replica as the gateway sees it: its connections, its health, and the models it says it serves.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "control/worker_health.h"
+#include "live/http_client.h"
+
+namespace heng {
+
+/// Shared by the pools it is a member of and the requests under way on it; lives on the gateway's loop. The last
+/// owner must let go outside of callbacks of its connections (the gateway keeps it until its own timer fires).
+class Worker {
+ public:
+  Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  /// Two configurations with the same key are the same worker: its state survives a reload.
+  static std::string key_of(const WorkerConfig& config, const HealthConfig& health);
+
+  const WorkerConfig& config() const { return config_; }
+  HttpOrigin& origin() { return origin_; }
+  WorkerHealth& health() { return health_; }
+  const WorkerHealth& health() const { return health_; }
+  std::uint64_t identity() const { return identity_; }  // hash of the URL
+  /// "Host: ...\r\n" and, with an API key, "Authorization: Bearer ...\r\n".
+  const std::string& address_fields() const { return address_fields_; }
+
+  /// Sends probes and model queries that are due. About every 100 ms.
+  void tick(Instant now);
+  /// The models its /v1/models listed last; empty if it has not answered yet.
+  const std::vector<std::string>& models() const { return models_; }
+  /// Asks for the models now and then; off unless somebody needs them.
+  void discover_models(Duration every) { discovery_every_ = every; }
+  bool models_known() const { return models_known_; }
+  /// Bumped with every change of models().
+  std::uint32_t models_version() const { return models_version_; }
+
+  std::uint32_t in_flight = 0;  // over all pools
+
+ private:
+  class Query;  // a small GET whose whole answer is awaited
+  void on_probe_answer(int status, const ExchangeFailure* failure);
+  void on_models_answer(int status, std::string_view body);
+  ExchangeTimeouts query_timeouts() const;
+
+  Loop& loop_;
+  WorkerConfig config_;
+  HealthConfig health_config_;
+  std::uint64_t identity_;
+  std::string address_fields_;
+  HttpOrigin origin_;
+  WorkerHealth health_;
+  std::unique_ptr<Query> probe_;
+  std::unique_ptr<Query> discovery_;
+  Duration discovery_every_{0};
+  Instant next_discovery_{};
+  std::vector<std::string> models_;
+  bool models_known_ = false;
+  std::uint32_t models_version_ = 0;
+};
+
+}  // namespace heng
