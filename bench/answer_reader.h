@@ -11,8 +11,8 @@ class AnswerReader {
  public:
   enum class Progress { more, done, broken };
 
-  /// Consumes bytes of one answer and appends its decoded body to `body`. After `done` the next call starts the next
-  /// answer; bytes after the end are `broken`, since the load never pipelines.
+  /// Consumes bytes of one answer and appends its decoded body to `body`. After `done` the next call starts
+  /// the next answer; bytes after the end are `broken`, since the load never pipelines.
   Progress feed(std::string_view in, std::string& body) {
     while (!in.empty()) {
       switch (state_) {
@@ -90,7 +90,7 @@ class AnswerReader {
       state_ = State::chunk_size;
       return true;
     }
-    constexpr std::string_view kLength = "\r\ncontent-length: ";
+    static constexpr std::string_view kLength = "\r\ncontent-length: ";
     std::size_t at = line_.find(kLength);
     if (at == std::string::npos) return false;
     auto parsed = std::from_chars(line_.data() + at + kLength.size(), line_.data() + line_.size(), left_);

@@ -1,12 +1,14 @@
-// The upstream of the benchmark: a fast OpenAI-like server, four ports in one thread, that answers every POST with a
-// fixed completion or, when the header `x-bench-stream: EVENTS PERIOD_US` asks, with timed server-sent events.
+// The upstream of the benchmark: a fast OpenAI-like server, four ports in one thread, that answers every POST
+// with a fixed completion or, when the header `x-bench-stream: EVENTS PERIOD_US` asks, with timed server-sent
+// events.
 #include <sys/epoll.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <memory>
 #include <queue>
-#include <strings.h>
 
 #include "wire.h"
 
@@ -33,12 +35,12 @@ struct Timer {
   bool operator>(const Timer& other) const { return due_ns > other.due_ns; }
 };
 
-/// The value of a header in a head, without copying it; empty if absent.
+/// The value of a header (`name` in lower case) in a head, without copying it; empty if absent.
 std::string_view header(std::string_view head, std::string_view name) {
   for (std::size_t at = head.find("\r\n"); at != head.npos; at = head.find("\r\n", at + 2)) {
     std::string_view line = head.substr(at + 2, head.find("\r\n", at + 2) - at - 2);
     if (line.size() > name.size() && line[name.size()] == ':' &&
-        ::strncasecmp(line.data(), name.data(), name.size()) == 0) {
+        std::ranges::equal(line.substr(0, name.size()), name, {}, ::tolower)) {
       std::string_view value = line.substr(name.size() + 1);
       return value.substr(std::min(value.find_first_not_of(' '), value.size()));
     }
@@ -55,7 +57,8 @@ class Backend {
   [[noreturn]] void run() {
     epoll_event events[256];
     for (;;) {
-      std::int64_t wait_ns = timers_.empty() ? 1'000'000'000 : std::max<std::int64_t>(0, timers_.top().due_ns - now_ns());
+      std::int64_t wait_ns =
+          timers_.empty() ? 1'000'000'000 : std::max<std::int64_t>(0, timers_.top().due_ns - now_ns());
       timespec wait{wait_ns / 1'000'000'000, wait_ns % 1'000'000'000};
       int count = ::epoll_pwait2(epoll_, events, 256, &wait, nullptr);
       for (int i = 0; i < count; ++i) {
@@ -80,7 +83,8 @@ class Backend {
       connection = free_.back(), free_.pop_back();
     }
     connection->fd = fd, connection->listener = listener;
-    epoll_event event{.events = EPOLLIN | (listener ? 0u : EPOLLOUT | EPOLLET | EPOLLRDHUP), .data = {.ptr = connection}};
+    epoll_event event{.events = EPOLLIN | (listener ? 0u : EPOLLOUT | EPOLLET | EPOLLRDHUP),
+                      .data = {.ptr = connection}};
     ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
   }
 
@@ -148,8 +152,9 @@ class Backend {
     connection.period_ns = std::strtoll(rest, nullptr, 10) * 1000;
     connection.next_event = 0;
     connection.tag = tag_of(body);
-    scratch_ = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-               "Transfer-Encoding: chunked\r\n\r\n";
+    scratch_ =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n";
     ++connection.generation;
     send_event(connection, now_ns());
   }

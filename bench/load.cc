@@ -1,5 +1,6 @@
-// The client of the benchmark: a closed loop of requests over keep-alive connections, or many open streams. It checks
-// every byte of every answer and measures the proxy's CPU and memory over exactly the window in which it counts.
+// The client of the benchmark: a closed loop of requests over keep-alive connections, or many open streams.
+// It checks every byte of every answer and measures the proxy's CPU and memory over exactly the window in
+// which it counts.
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -48,14 +49,17 @@ class Samples {
     if (values_.empty()) return "null";
     std::sort(values_.begin(), values_.end());
     char text[200];
-    std::snprintf(text, sizeof text, R"({"count":%zu,"p50_us":%.1f,"p90_us":%.1f,"p99_us":%.1f,"max_us":%.1f})",
-                  values_.size(), at(0.5), at(0.9), at(0.99), at(1));
+    std::snprintf(text, sizeof text,
+                  R"({"count":%zu,"p50_us":%.1f,"p90_us":%.1f,"p99_us":%.1f,"max_us":%.1f})", values_.size(),
+                  at(0.5), at(0.9), at(0.99), at(1));
     return text;
   }
 
  private:
   double at(double q) const {
-    return static_cast<double>(values_[static_cast<std::size_t>(q * static_cast<double>(values_.size() - 1))]) / 1e3;
+    return static_cast<double>(
+               values_[static_cast<std::size_t>(q * static_cast<double>(values_.size() - 1))]) /
+           1e3;
   }
   std::vector<std::int64_t> values_;
 };
@@ -64,8 +68,9 @@ class Load {
  public:
   explicit Load(const Options& options) : options_(options), epoll_(::epoll_create1(0)) {
     std::string body = request_body(options.body_bytes, options.streams);
-    template_ = "POST /v1/chat/completions HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\n"
-                "Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Bearer bench\r\n";
+    template_ =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\n"
+        "Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Bearer bench\r\n";
     if (options.streams) {
       template_ += "x-bench-stream: 00000000 " + std::to_string(options.period_us) + "\r\n";
       events_at_ = template_.find("00000000");
@@ -85,15 +90,23 @@ class Load {
     do {
       run_until(std::max(now_ns() + 100'000'000, start + static_cast<std::int64_t>(options_.window_s * 1e9)));
       cpu = cpu_ns(options_.watched_pid) - cpu_start;
-    } while (cpu < options_.cpu_s_min * 1e9 && static_cast<double>(now_ns() - start) < 5e9 * options_.window_s &&
-             options_.watched_pid > 0 && failed_.empty());
+    } while (cpu < options_.cpu_s_min * 1e9 &&
+             static_cast<double>(now_ns() - start) < 5e9 * options_.window_s && options_.watched_pid > 0 &&
+             failed_.empty());
     double seconds = static_cast<double>(now_ns() - start) / 1e9;
     double memory_end = resident_bytes(options_.watched_pid);
-    std::printf(R"({"seconds":%.3f,"requests":%llu,"events":%llu,"cpu_ns":%.0f,"load_cpu_ns":%.0f,"memory_before":%.0f,)"
-                R"("memory_open":%.0f,"latency":%s,"first_event":%s,"gap":%s,"delay":%s,"error":"%s"})" "\n",
-                seconds, static_cast<unsigned long long>(requests_), static_cast<unsigned long long>(events_), cpu,
-                cpu_ns(::getpid()) - own_cpu_start, memory_before, std::max(memory_open, memory_end), latency_.json().c_str(),
-                first_event_.json().c_str(), gap_.json().c_str(), delay_.json().c_str(), failed_.c_str());
+    for (const auto& connection : all_) {
+      if (std::max(connection->asked_ns, connection->last_event_ns) < start) fail("an answer never came");
+    }
+    std::printf(
+        R"({"seconds":%.3f,"requests":%llu,"events":%llu,"cpu_ns":%.0f,"load_cpu_ns":%.0f,)"
+        R"("memory_before":%.0f,"memory_open":%.0f,"latency":%s,"first_event":%s,"gap":%s,"delay":%s,)"
+        R"("error":"%s"})"
+        "\n",
+        seconds, static_cast<unsigned long long>(requests_), static_cast<unsigned long long>(events_), cpu,
+        cpu_ns(::getpid()) - own_cpu_start, memory_before, std::max(memory_open, memory_end),
+        latency_.json().c_str(), first_event_.json().c_str(), gap_.json().c_str(), delay_.json().c_str(),
+        failed_.c_str());
     return failed_.empty() ? 0 : 1;
   }
 
@@ -124,8 +137,8 @@ class Load {
     }
   }
 
-  /// Sends the next request. The first stream of each connection is shorter, each by another length, so that in the
-  /// window streams begin and end all the time.
+  /// Sends the next request. The first stream of each connection is shorter, each by another length, so that
+  /// in the window streams begin and end all the time.
   void ask(Connection& connection) {
     if (options_.streams) {
       bool first = connection.asked_ns == 0;
@@ -156,7 +169,8 @@ class Load {
       if (got <= 0) return fail("the proxy closed a connection");
       auto progress = connection.reader.feed({buffer_, static_cast<std::size_t>(got)}, connection.body);
       if (progress == AnswerReader::Progress::broken) return fail("broken framing");
-      if (connection.reader.status() != 200) return fail("status " + std::to_string(connection.reader.status()));
+      if (connection.reader.status() != 200)
+        return fail("status " + std::to_string(connection.reader.status()));
       if (options_.streams && !take_events(connection)) return;
       if (progress == AnswerReader::Progress::done && !finish(connection)) return;
       if (static_cast<std::size_t>(got) < sizeof buffer_) return;  // drained; more makes a new edge
@@ -187,10 +201,12 @@ class Load {
 
   bool finish(Connection& connection) {
     if (options_.streams) {
-      if (connection.next_event != connection.events || connection.body != kDone) return fail("a stream ended early"), false;
+      if (connection.next_event != connection.events || connection.body != kDone)
+        return fail("a stream ended early"), false;
     } else {
       completion_.fill(tag_of(connection.request), body_bytes_);
-      if (connection.body != completion_.text) return fail("an answer is changed or another request's"), false;
+      if (connection.body != completion_.text)
+        return fail("an answer is changed or another request's"), false;
     }
     connection.body.clear();
     if (measuring_) {
@@ -201,7 +217,9 @@ class Load {
     return failed_.empty();
   }
 
-  void fail(std::string why) { failed_ = std::move(why); }
+  void fail(std::string why) {
+    if (failed_.empty()) failed_ = std::move(why);
+  }
 
   Options options_;
   int epoll_;
@@ -237,8 +255,10 @@ int main(int argc, char** argv) {
       .watched_pid = static_cast<long>(arguments.number("--watch", 0)),
   };
   if (options.port == 0) {
-    std::fprintf(stderr, "usage: load --port P [--mode closed|streams] [--connections N] [--body-bytes N] [--events N]\n"
-                         "            [--period-us N] [--seconds S] [--cpu-min S] [--watch PID]\n");
+    std::fprintf(
+        stderr,
+        "usage: load --port P [--mode closed|streams] [--connections N] [--body-bytes N] [--events N]\n"
+        "            [--period-us N] [--seconds S] [--cpu-min S] [--watch PID]\n");
     return 2;
   }
   return std::make_unique<heng::bench::Load>(options)->run();

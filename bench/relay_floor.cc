@@ -1,5 +1,5 @@
-// The least a proxy can cost: copies bytes between a client and an upstream connection of its own, and parses nothing.
-// The same copying runs over four event loops (`--loop`), to show what each of them adds.
+// The least a proxy can cost: copies bytes between a client and an upstream connection of its own, and parses
+// nothing. The same copying runs over four event loops (`--loop`), to show what each of them adds.
 #include <event2/event.h>
 #include <sys/epoll.h>
 
@@ -48,8 +48,8 @@ bool copy(Side& from) {
   return true;
 }
 
-/// An edge on a side: first what waits for it, then what comes from it. A peer that was held back by this side's
-/// pending bytes gets no edge of its own, so it is copied from here.
+/// An edge on a side: first what waits for it, then what comes from it. A peer that was held back by this
+/// side's pending bytes gets no edge of its own, so it is copied from here.
 bool on_edge(Side& side, bool readable, bool writable) {
   if (writable && !side.pending.empty()) {
     if (!flush(side)) return false;
@@ -103,7 +103,8 @@ struct Pair {
             ::epoll_ctl(epoll, EPOLL_CTL_ADD, added.fd, &event);
           }
         }
-      } else if (side->fd >= 0 && !on_edge(*side, events[i].events & ~EPOLLOUT, events[i].events & EPOLLOUT)) {
+      } else if (side->fd >= 0 &&
+                 !on_edge(*side, events[i].events & ~EPOLLOUT, events[i].events & EPOLLOUT)) {
         // sides[0] is the pair's first member, so the lower of the two addresses is the pair's.
         auto& pair = closed.emplace_back(reinterpret_cast<Pair*>(std::min(side, side->peer)));
         pair->close();
@@ -152,15 +153,16 @@ using Socket = asio::ip::tcp::socket;
 /// Asio's usual style: read some into a buffer of the direction's own, write all of it, repeat.
 struct AsioPair : std::enable_shared_from_this<AsioPair> {
   std::array<Socket, 2> sockets;
-  std::array<std::array<char, 64 * 1024>, 2> buffers;
+  std::array<std::array<char, sizeof shared_buffer>, 2> buffers;
 
   AsioPair(Socket client, Socket upstream) : sockets{std::move(client), std::move(upstream)} {}
   void pump(int from) {
-    sockets[from].async_read_some(asio::buffer(buffers[from]), [self = shared_from_this(), from](auto error, auto got) {
-      if (error) return self->close();
-      asio::async_write(self->sockets[1 - from], asio::buffer(self->buffers[from], got),
-                        [self, from](auto failure, auto) { failure ? self->close() : self->pump(from); });
-    });
+    sockets[from].async_read_some(
+        asio::buffer(buffers[from]), [self = shared_from_this(), from](auto error, auto got) {
+          if (error) return self->close();
+          asio::async_write(self->sockets[1 - from], asio::buffer(self->buffers[from], got),
+                            [self, from](auto failure, auto) { failure ? self->close() : self->pump(from); });
+        });
   }
   void close() {
     for (Socket& socket : sockets) {
@@ -174,7 +176,8 @@ struct AsioReadyPair : Pair, std::enable_shared_from_this<AsioReadyPair> {
   std::array<Socket, 2> sockets;
 
   AsioReadyPair(Socket client, Socket upstream)
-      : Pair({client.native_handle(), upstream.native_handle()}), sockets{std::move(client), std::move(upstream)} {}
+      : Pair({client.native_handle(), upstream.native_handle()}),
+        sockets{std::move(client), std::move(upstream)} {}
   ~AsioReadyPair() { sides[0].fd = -1; }  // the sockets close themselves
   void watch(int side) {
     sockets[side].async_wait(Socket::wait_read, [self = shared_from_this(), side](auto error) {
@@ -230,7 +233,8 @@ int main(int argc, char** argv) {
   std::string loop = arguments.text("--loop", "epoll");
   int port = static_cast<int>(arguments.number("--listen", 0));
   if (port == 0 || arguments.ports("--to").empty()) {
-    std::fprintf(stderr, "usage: relay_floor --listen P --to P1,P2,... [--loop epoll|libevent|asio|asio-ready]\n");
+    std::fprintf(stderr,
+                 "usage: relay_floor --listen P --to P1,P2,... [--loop epoll|libevent|asio|asio-ready]\n");
     return 2;
   }
   Acceptor acceptor{listen_on(port), arguments.ports("--to")};

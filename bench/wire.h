@@ -1,4 +1,5 @@
-// What the benchmark's programs share: sockets, the clock, `--key value` arguments, and the bodies both ends agree on.
+// What the benchmark's programs share: sockets, the clock, `--key value` arguments, and the bodies both ends
+// agree on.
 #pragma once
 
 #include <arpa/inet.h>
@@ -49,7 +50,8 @@ class Arguments {
   std::vector<int> ports(const std::string& key) const {
     std::vector<int> ports;
     std::string list = text(key, "");
-    for (char* at = list.data(); *at != '\0'; at += *at == ',') ports.push_back(static_cast<int>(std::strtol(at, &at, 10)));
+    for (char* at = list.data(); *at != '\0'; at += *at == ',')
+      ports.push_back(static_cast<int>(std::strtol(at, &at, 10)));
     return ports;
   }
 
@@ -76,7 +78,8 @@ inline int listen_on(int port) {
   int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   sockaddr_in address = loopback(port);
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(fd, 4096) != 0) {
+  if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      ::listen(fd, 4096) != 0) {
     die("cannot listen on port " + std::to_string(port));
   }
   return fd;
@@ -86,7 +89,7 @@ inline int listen_on(int port) {
 inline int connect_to(int port) {
   int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = loopback(port);
-  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+  if (fd < 0 || ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     die("cannot connect to port " + std::to_string(port));
   }
   ::fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -94,21 +97,23 @@ inline int connect_to(int port) {
   return fd;
 }
 
-// Bodies. Every request carries a tag of 16 characters as its last field, every answer and event repeats it: an
-// answer that went to the wrong client, lost a byte or came twice is then seen.
+// Bodies. Every request carries a tag of 16 characters as its last field, every answer and event repeats it:
+// an answer that went to the wrong client, lost a byte or came twice is then seen.
 inline constexpr std::size_t kTagBytes = 16;
 inline constexpr std::size_t kEventBytes = 200;
 inline constexpr std::string_view kDone = "data: [DONE]\n\n";
 
 /// `size` bytes of words inside a JSON string, with an escape now and then as in real prompts.
 inline std::string words(std::size_t size) {
-  static constexpr std::string_view kText = "Balance the load over all workers by what they \\\"really\\\" can do.\\n";
+  static constexpr std::string_view kText =
+      "Balance the load over all workers by what they \\\"really\\\" can do.\\n";
   std::string text;
   while (text.size() + kText.size() <= size) text += kText;
   return text.append(size - text.size(), 'x');
 }
 
-/// A chat request of exactly `bytes`; `model` and `stream` follow the messages, as the official clients send them.
+/// A chat request of exactly `bytes`; `model` and `stream` follow the messages, as the official clients send
+/// them.
 inline std::string request_body(std::size_t bytes, bool stream) {
   std::string before = R"({"messages":[{"role":"user","content":")";
   std::string after = std::string(R"("}],"max_tokens":256,"stream":)") + (stream ? "true" : "false") +
@@ -118,7 +123,8 @@ inline std::string request_body(std::size_t bytes, bool stream) {
 }
 
 inline std::string_view tag_of(std::string_view request) {
-  return request.size() < kTagBytes + 2 ? std::string_view() : request.substr(request.size() - kTagBytes - 2, kTagBytes);
+  return request.size() < kTagBytes + 2 ? std::string_view()
+                                        : request.substr(request.size() - kTagBytes - 2, kTagBytes);
 }
 
 /// Decimal, `width` digits, written in place.
@@ -134,7 +140,8 @@ struct Completion {
   Completion() {
     text = R"({"id":"chatcmpl-)";
     tag_at = text.size();
-    text += std::string(kTagBytes, '0') + R"(","object":"chat.completion","created":1700000000,"model":"bench",)" +
+    text += std::string(kTagBytes, '0') +
+            R"(","object":"chat.completion","created":1700000000,"model":"bench",)" +
             R"("choices":[{"index":0,"message":{"role":"assistant","content":")" + words(300) +
             R"("},"finish_reason":"stop"}],"usage":{"completion_tokens":64,"prompt_tokens":)";
     prompt_at = text.size();
