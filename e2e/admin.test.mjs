@@ -9,10 +9,18 @@ import { chat, freePort, scratch, startGateway, startUpstream, until } from './h
 
 /// Series of a metrics page: [{name, labels, value}].
 function parseMetrics(page) {
-  return page.split('\n').filter(line => line && !line.startsWith('#')).map(line => {
-    const [, name, labels = '', value] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line) ?? assert.fail(`odd line: ${line}`);
-    return { name, labels: Object.fromEntries([...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(m => [m[1], m[2]])), value: Number(value) };
-  });
+  return page
+    .split('\n')
+    .filter(line => line && !line.startsWith('#'))
+    .map(line => {
+      const [, name, labels = '', value] =
+        /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line) ?? assert.fail(`odd line: ${line}`);
+      return {
+        name,
+        labels: Object.fromEntries([...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(m => [m[1], m[2]])),
+        value: Number(value),
+      };
+    });
 }
 
 describe('admin', () => {
@@ -26,11 +34,19 @@ describe('admin', () => {
     upstreams = await Promise.all([0, 1].map(() => startUpstream(handler)));
     gateway = await startGateway({
       pools: [
-        { model: 'm', policy: 'round_robin', workers: [{ url: upstreams[0].url, name: 'first' }, { url: upstreams[1].url, name: 'second' }] },
+        {
+          model: 'm',
+          policy: 'round_robin',
+          workers: [
+            { url: upstreams[0].url, name: 'first' },
+            { url: upstreams[1].url, name: 'second' },
+          ],
+        },
         { model: 'dynamic', policy: 'dynamic_weight', workers: upstreams.map(upstream => upstream.url) },
       ],
     });
-    for (let i = 0; i < 6; ++i) assert.equal((await gateway.request('/v1/chat/completions', { body: chat('m') })).status, 200);
+    for (let i = 0; i < 6; ++i)
+      assert.equal((await gateway.request('/v1/chat/completions', { body: chat('m') })).status, 200);
     await gateway.request('/v1/chat/completions', { body: chat('absent') });
   });
 
@@ -40,16 +56,29 @@ describe('admin', () => {
     const promtool = spawnSync('promtool', ['check', 'metrics'], { input: text(), encoding: 'utf8' });
     assert.equal(promtool.status, 0, promtool.stdout + promtool.stderr);
     const series = parseMetrics(text());
-    const sum = (name, labels = {}) => series
-      .filter(entry => entry.name === name && Object.entries(labels).every(([key, value]) => entry.labels[key] === value))
-      .reduce((total, entry) => total + entry.value, 0);
+    const sum = (name, labels = {}) =>
+      series
+        .filter(
+          entry =>
+            entry.name === name &&
+            Object.entries(labels).every(([key, value]) => entry.labels[key] === value),
+        )
+        .reduce((total, entry) => total + entry.value, 0);
     assert.equal(sum('heng_requests_total', { model: 'm', code: '200' }), 6);
-    for (const worker of ['first', 'second']) assert.equal(sum('heng_requests_total', { worker, code: '200' }), 3);
+    for (const worker of ['first', 'second'])
+      assert.equal(sum('heng_requests_total', { worker, code: '200' }), 3);
     assert.equal(sum('heng_request_duration_seconds_count', { model: 'm' }), 6);
     assert.equal(sum('heng_tokens_total'), 6 * 18);
     assert.equal(sum('heng_worker_inflight', { worker: 'first' }), 0);
-    for (const name of ['heng_worker_weight', 'heng_worker_health', 'heng_build_info']) assert.ok(series.some(entry => entry.name === name), name);
-    assert.ok(series.every(entry => entry.labels.model !== 'absent'), 'clients cannot make up label values');
+    for (const name of ['heng_worker_weight', 'heng_worker_health', 'heng_build_info'])
+      assert.ok(
+        series.some(entry => entry.name === name),
+        name,
+      );
+    assert.ok(
+      series.every(entry => entry.labels.model !== 'absent'),
+      'clients cannot make up label values',
+    );
   });
 
   it('/healthz and /readyz', async () => {
@@ -58,7 +87,9 @@ describe('admin', () => {
   });
 
   it('/readyz is 503 while no worker is available', async () => {
-    const lonely = await startGateway({ pools: [{ model: 'm', workers: [`http://127.0.0.1:${await freePort()}`] }] });
+    const lonely = await startGateway({
+      pools: [{ model: 'm', workers: [`http://127.0.0.1:${await freePort()}`] }],
+    });
     await until('not ready', async () => (await lonely.admin('/readyz')).status === 503);
     assert.equal((await lonely.admin('/healthz')).status, 200);
   });
@@ -70,7 +101,8 @@ describe('admin', () => {
       assert.match(answer.headers['content-type'], /^application\/json/);
       assert.ok(Array.isArray(answer.json()[what] ?? answer.json()), answer.text().slice(0, 200));
       assert.ok(answer.text().includes('"dynamic"'), answer.text().slice(0, 500));
-      if (what === 'workers') for (const name of ['first', 'second']) assert.ok(answer.text().includes(`"${name}"`));
+      if (what === 'workers')
+        for (const name of ['first', 'second']) assert.ok(answer.text().includes(`"${name}"`));
     });
   }
 
@@ -91,7 +123,11 @@ describe('admin', () => {
   }
 
   it('heng workers says when there is no gateway: exit code 4', async () => {
-    const { code, stdout, stderr } = await gateway.heng('workers', '--admin', `http://127.0.0.1:${await freePort()}`);
+    const { code, stdout, stderr } = await gateway.heng(
+      'workers',
+      '--admin',
+      `http://127.0.0.1:${await freePort()}`,
+    );
     assert.equal(code, 4);
     assert.equal(stdout, '');
     assert.match(stderr, /127\.0\.0\.1/);
@@ -106,10 +142,13 @@ describe('POST /balance', () => {
   before(async () => {
     const upstream = await startUpstream();
     gateway = await startGateway({
-      pools: [{
-        model: 'm', policy: { name: 'dynamic_weight', alpha: 0.5, beta: 0.1 },
-        workers: capacities.map((capacity, i) => ({ url: upstream.url, name: `w${i}`, capacity })),
-      }],
+      pools: [
+        {
+          model: 'm',
+          policy: { name: 'dynamic_weight', alpha: 0.5, beta: 0.1 },
+          workers: capacities.map((capacity, i) => ({ url: upstream.url, name: `w${i}`, capacity })),
+        },
+      ],
     });
   });
   const balance = body => gateway.admin('/balance', { body });
@@ -122,7 +161,9 @@ describe('POST /balance', () => {
     // One step from 50,50,100,100,150; scaling to a constant sum keeps the shares.
     const expected = [55, 54, 112, 111, 176];
     assert.equal(weights.length, 5);
-    weights.forEach((weight, i) => assert.ok(Math.abs(weight / sum - expected[i] / 508) < 0.002, `${weights}`));
+    weights.forEach((weight, i) =>
+      assert.ok(Math.abs(weight / sum - expected[i] / 508) < 0.002, `${weights}`),
+    );
   });
 
   it('takes the load of one node', async () => {
@@ -132,7 +173,14 @@ describe('POST /balance', () => {
   });
 
   it('refuses what makes no sense', async () => {
-    for (const body of [{ loads: [1, 2] }, { loads: 'many' }, { loads: [1, 2, 3, 4, -5] }, { node_index: 5, load: 1 }, { node_index: 0 }, {}]) {
+    for (const body of [
+      { loads: [1, 2] },
+      { loads: 'many' },
+      { loads: [1, 2, 3, 4, -5] },
+      { node_index: 5, load: 1 },
+      { node_index: 0 },
+      {},
+    ]) {
       assert.equal((await balance(body)).status, 400, JSON.stringify(body));
     }
     assert.equal((await balance({ pool: 'absent', loads })).status, 404);
@@ -147,7 +195,8 @@ describe('admin token', () => {
       admin_token_file: 'admin.token',
       pools: [{ model: 'm', policy: 'dynamic_weight', workers: [{ url: upstream.url, capacity: 100 }] }],
     });
-    const right = { authorization: 'Bearer open-sesame' }, wrong = { authorization: 'Bearer open-sesamf' };
+    const right = { authorization: 'Bearer open-sesame' },
+      wrong = { authorization: 'Bearer open-sesamf' };
     assert.equal((await gateway.admin('/healthz')).status, 200);
     for (const options of [{}, { body: { loads: [1] } }]) {
       const target = options.body ? '/balance' : '/api/v1/workers';

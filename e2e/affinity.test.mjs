@@ -43,9 +43,19 @@ describe('affinity', () => {
 
   it('by a header', () => assertSticky(key => ask(chat('by-header'), { 'x-key': key })));
   it('by the user', () => assertSticky(key => ask(chat('by-user', { user: key }))));
-  it('by the start of the prompt', () => assertSticky(key => ask(chat('by-prompt',
-    { messages: [{ role: 'system', content: `${key} `.repeat(300) }, { role: 'user', content: String(Math.random()) }] }))));
-  it('by a session header, with any policy', () => assertSticky(key => ask(chat('by-session'), { 'x-session': key })));
+  it('by the start of the prompt', () =>
+    assertSticky(key =>
+      ask(
+        chat('by-prompt', {
+          messages: [
+            { role: 'system', content: `${key} `.repeat(300) },
+            { role: 'user', content: String(Math.random()) },
+          ],
+        }),
+      ),
+    ));
+  it('by a session header, with any policy', () =>
+    assertSticky(key => ask(chat('by-session'), { 'x-session': key })));
 
   it('requests without a key are spread', async () => {
     const used = new Set();

@@ -1,4 +1,5 @@
-// The official OpenAI client through the gateway over real engines: what answers the engine gives, the client gets.
+// The official OpenAI client through the gateway over real engines: what answers the engine gives, the client
+// gets.
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 
@@ -22,7 +23,8 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
   });
 
   const directly = () => new OpenAI({ baseURL: `${workers[0].url}/v1`, apiKey: 'unused', maxRetries: 0 });
-  // cache_prompt off: a prompt cached by an earlier request is computed in other batches, which may round differently.
+  // cache_prompt off: a prompt cached by an earlier request is computed in other batches, which may round
+  // differently.
   const question = chat('tiny', { max_tokens: 24, seed: 7, cache_prompt: false });
 
   it('lists the models of all pools', async () => {
@@ -49,7 +51,8 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
   it('streams a chat chunk by chunk', async () => {
     const expected = await directly().chat.completions.create({ ...question, max_tokens: 200 });
     const arrivals = [];
-    let content = '', finish;
+    let content = '',
+      finish;
     const stream = await client.chat.completions.create({ ...question, max_tokens: 200, stream: true });
     for await (const chunk of stream) {
       arrivals.push(performance.now());
@@ -64,7 +67,11 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
 
   it('passes usage in a stream to a client that asks for it, and to no other', async () => {
     for (const include_usage of [true, false]) {
-      const stream = await client.chat.completions.create({ ...question, stream: true, stream_options: { include_usage } });
+      const stream = await client.chat.completions.create({
+        ...question,
+        stream: true,
+        stream_options: { include_usage },
+      });
       const usages = [];
       for await (const chunk of stream) if (chunk.usage) usages.push(chunk.usage);
       assert.equal(usages.length, include_usage ? 1 : 0);
@@ -73,22 +80,41 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
   });
 
   it('completes text', async () => {
-    const answer = await client.completions.create({ model: 'tiny', prompt: 'hello', max_tokens: 8, temperature: 0 });
+    const answer = await client.completions.create({
+      model: 'tiny',
+      prompt: 'hello',
+      max_tokens: 8,
+      temperature: 0,
+    });
     assert.equal(answer.object, 'text_completion');
     assert.ok(answer.choices[0].text.length > 0);
   });
 
   it('embeds', async () => {
     const answer = await client.embeddings.create({ model: 'tiny-embed', input: ['hello', 'there'] });
-    assert.deepEqual(answer.data.map(entry => entry.embedding.length), [256, 256]);
+    assert.deepEqual(
+      answer.data.map(entry => entry.embedding.length),
+      [256, 256],
+    );
   });
 
   it('creates a response, whole and streamed', async () => {
-    const whole = await client.responses.create({ model: 'tiny', input: 'hello', max_output_tokens: 8, temperature: 0 });
+    const whole = await client.responses.create({
+      model: 'tiny',
+      input: 'hello',
+      max_output_tokens: 8,
+      temperature: 0,
+    });
     assert.ok(whole.output_text.length > 0);
-    const stream = await client.responses.create(
-      { model: 'tiny', input: 'hello', max_output_tokens: 8, temperature: 0, stream: true });
-    let text = '', last;
+    const stream = await client.responses.create({
+      model: 'tiny',
+      input: 'hello',
+      max_output_tokens: 8,
+      temperature: 0,
+      stream: true,
+    });
+    let text = '',
+      last;
     for await (const event of stream) {
       if (event.type === 'response.output_text.delta') text += event.delta;
       last = event.type;
@@ -103,25 +129,34 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
       const { response } = await client.chat.completions.create(chat('tiny')).withResponse();
       names.push(response.headers.get('x-heng-worker'));
     }
-    for (const worker of workers) assert.equal(names.filter(name => name === worker.name).length, 3, `${names}`);
+    for (const worker of workers)
+      assert.equal(names.filter(name => name === worker.name).length, 3, `${names}`);
   });
 
   it('serves many at once', async () => {
-    const answers = await Promise.all(Array.from({ length: 24 }, () => client.chat.completions.create(chat('tiny'))));
+    const answers = await Promise.all(
+      Array.from({ length: 24 }, () => client.chat.completions.create(chat('tiny'))),
+    );
     for (const answer of answers) assert.equal(answer.usage.completion_tokens, 8);
   });
 
   it("passes an engine's error on as it is", async () => {
     const bad = { model: 'tiny', messages: 'not a list' };
-    const [through, expected] = await Promise.all([client, directly()].map(
-      target => target.chat.completions.create(bad).then(() => assert.fail('no error'), error => error)));
+    const [through, expected] = await Promise.all(
+      [client, directly()].map(target =>
+        target.chat.completions.create(bad).then(
+          () => assert.fail('no error'),
+          error => error,
+        ),
+      ),
+    );
     assert.equal(through.status, expected.status);
     assert.deepEqual(through.error, expected.error);
   });
 
   it('finds out the models of workers when none is configured', async () => {
     const discovering = await startGateway({ pools: [{ workers: [workers[0].url, embedder.url] }] });
-    const other = discovering.client({ maxRetries: 3 });  // the first look may not be over yet
+    const other = discovering.client({ maxRetries: 3 }); // the first look may not be over yet
     const answer = await other.chat.completions.create(chat('tiny'));
     assert.equal(answer.usage.completion_tokens, 8);
     assert.equal((await other.embeddings.create({ model: 'tiny-embed', input: 'hello' })).data.length, 1);

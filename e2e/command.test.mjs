@@ -47,12 +47,19 @@ describe('heng check', () => {
       const { code, stdout, stderr } = await heng('check', '-c', file);
       assert.equal(code, 3, stderr);
       assert.equal(stdout, '');
-      assert.ok(stderr.split('\n').some(line => line.includes(`bad.yaml:${where}`) && line.includes(word)), stderr);
+      assert.ok(
+        stderr.split('\n').some(line => line.includes(`bad.yaml:${where}`) && line.includes(word)),
+        stderr,
+      );
     });
   }
 
   it('reports every mistake at once, in order', async () => {
-    const { code, stderr } = await heng('check', '-c', write('bad.yaml', good.replace('policy:', 'polcy:').replace('weight: 2', 'wieght: 2')));
+    const { code, stderr } = await heng(
+      'check',
+      '-c',
+      write('bad.yaml', good.replace('policy:', 'polcy:').replace('weight: 2', 'wieght: 2')),
+    );
     assert.equal(code, 3);
     const lines = [...stderr.matchAll(/bad\.yaml:(\d+):\d+:/g)].map(match => Number(match[1]));
     assert.deepEqual(lines, [5, 8]);
@@ -74,14 +81,23 @@ describe('heng', () => {
 
   it('serve says when its address is taken', async () => {
     const upstream = await startUpstream();
-    const text = good.replace('127.0.0.1:8080', `127.0.0.1:${upstream.port}`).replace('127.0.0.1:8081', `127.0.0.1:${await freePort()}`);
+    const text = good
+      .replace('127.0.0.1:8080', `127.0.0.1:${upstream.port}`)
+      .replace('127.0.0.1:8081', `127.0.0.1:${await freePort()}`);
     const program = new Program('taken', hengBinary, ['serve', '-c', write('taken.yaml', text)]);
     assert.equal(await program.waitForEnd(), 1);
     assert.match(program.log(), new RegExp(`127\\.0\\.0\\.1:${upstream.port}`));
   });
 
   it('has help and a version on stdout, and says what is wrong with a command on stderr', async () => {
-    for (const args of [['--help'], ['serve', '--help'], ['check', '--help'], ['engine', '--help'], ['workers', '--help'], ['--version']]) {
+    for (const args of [
+      ['--help'],
+      ['serve', '--help'],
+      ['check', '--help'],
+      ['engine', '--help'],
+      ['workers', '--help'],
+      ['--version'],
+    ]) {
       const { code, stdout, stderr } = await heng(...args);
       assert.equal(code, 0, stderr);
       assert.ok(stdout.length > 4 && stderr === '', args.join(' '));

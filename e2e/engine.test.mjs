@@ -18,7 +18,10 @@ describe('heng engine', () => {
 
   it('is healthy and names its model', async () => {
     assert.equal((await request(`${engine.url}/health`)).status, 200);
-    assert.deepEqual((await client.models.list()).data.map(model => model.id), ['sim']);
+    assert.deepEqual(
+      (await client.models.list()).data.map(model => model.id),
+      ['sim'],
+    );
   });
 
   it('answers a chat, whole and streamed', async () => {
@@ -27,9 +30,16 @@ describe('heng engine', () => {
     assert.equal(whole.usage.completion_tokens, 12);
     assert.equal(whole.choices[0].finish_reason, 'length');
     assert.ok(whole.choices[0].message.content.length > 0);
-    let chunks = 0, usage, finish;
-    const stream = await client.chat.completions.create(
-      { model: 'sim', messages, max_tokens: 12, stream: true, stream_options: { include_usage: true } });
+    let chunks = 0,
+      usage,
+      finish;
+    const stream = await client.chat.completions.create({
+      model: 'sim',
+      messages,
+      max_tokens: 12,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
     for await (const chunk of stream) {
       if (chunk.choices[0]?.delta?.content) ++chunks;
       finish ??= chunk.choices[0]?.finish_reason ?? undefined;
@@ -60,8 +70,15 @@ describe('heng engine', () => {
 
   it("has metrics under vLLM's names", async () => {
     const page = (await request(`${engine.url}/metrics`)).text();
-    for (const name of ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc',
-      'vllm:prefix_cache_queries_total', 'vllm:prefix_cache_hits_total', 'vllm:prompt_tokens_total', 'vllm:generation_tokens_total']) {
+    for (const name of [
+      'vllm:num_requests_running',
+      'vllm:num_requests_waiting',
+      'vllm:kv_cache_usage_perc',
+      'vllm:prefix_cache_queries_total',
+      'vllm:prefix_cache_hits_total',
+      'vllm:prompt_tokens_total',
+      'vllm:generation_tokens_total',
+    ]) {
       assert.match(page, new RegExp(`^${name}(\\{.*\\})? \\S+$`, 'm'));
     }
     // promtool prints lint for the colons of vLLM's names (exit 3); a page it cannot parse is exit 1.

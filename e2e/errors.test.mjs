@@ -1,11 +1,20 @@
-// Bad input and missing workers: the right status, an OpenAI error body, and the official client's own exceptions.
+// Bad input and missing workers: the right status, an OpenAI error body, and the official client's own
+// exceptions.
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 
 import OpenAI from 'openai';
 
 import {
-  assertApiError, chat, freePort, postBytes, requestBytes, startGateway, startUpstream, until, Wire,
+  assertApiError,
+  chat,
+  freePort,
+  postBytes,
+  requestBytes,
+  startGateway,
+  startUpstream,
+  until,
+  Wire,
 } from './harness.mjs';
 
 describe('errors', () => {
@@ -44,15 +53,23 @@ describe('errors', () => {
   });
 
   for (const [what, body] of [
-    ['cut off', '{"model":"m","messages":['], ['not JSON', 'hello'], ['not an object', '["m"]'], ['empty', ''],
-    ['bytes after the value', '{"model":"m"} {"model":"m"}'], ['a model that is no string', '{"model":17}'],
-    ['two models', '{"model":"m","model":"dead"}'], ['invalid UTF-8', Buffer.from('{"model":"m","x":"\xff"}', 'latin1')],
+    ['cut off', '{"model":"m","messages":['],
+    ['not JSON', 'hello'],
+    ['not an object', '["m"]'],
+    ['empty', ''],
+    ['bytes after the value', '{"model":"m"} {"model":"m"}'],
+    ['a model that is no string', '{"model":17}'],
+    ['two models', '{"model":"m","model":"dead"}'],
+    ['invalid UTF-8', Buffer.from('{"model":"m","x":"\xff"}', 'latin1')],
     ['too deep', `{"model":"m","x":${'['.repeat(5000)}${']'.repeat(5000)}}`],
   ]) {
     it(`malformed JSON (${what}): 400`, async () => {
       const before = upstream.requests.length;
-      const answer = await gateway.request(
-        '/v1/chat/completions', { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+      const answer = await gateway.request('/v1/chat/completions', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+      });
       const error = assertApiError(answer, 400);
       assert.equal(error.type, 'invalid_request_error');
       assert.equal(upstream.requests.length, before, 'no worker sees it');
@@ -60,8 +77,13 @@ describe('errors', () => {
   }
 
   it('malformed JSON: BadRequestError in the client', async () => {
-    await assert.rejects(client.post('/chat/completions', { body: Buffer.from('{"model":'), headers: { 'content-type': 'application/json' } }),
-      OpenAI.BadRequestError);
+    await assert.rejects(
+      client.post('/chat/completions', {
+        body: Buffer.from('{"model":'),
+        headers: { 'content-type': 'application/json' },
+      }),
+      OpenAI.BadRequestError,
+    );
   });
 
   it('no model: refused with a hint', async () => {
@@ -74,11 +96,20 @@ describe('errors', () => {
     ['no HTTP at all', 'hello\r\n\r\n'],
     ['unknown version', 'GET /v1/models HTTP/3.7\r\nhost: heng\r\n\r\n'],
     ['no host', 'GET /v1/models HTTP/1.1\r\n\r\n'],
-    ['two different lengths', 'POST /v1/x HTTP/1.1\r\nhost: heng\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}'],
-    ['length and chunks', 'POST /v1/x HTTP/1.1\r\nhost: heng\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n'],
+    [
+      'two different lengths',
+      'POST /v1/x HTTP/1.1\r\nhost: heng\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}',
+    ],
+    [
+      'length and chunks',
+      'POST /v1/x HTTP/1.1\r\nhost: heng\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n',
+    ],
     ['space before the colon', 'GET /v1/models HTTP/1.1\r\nhost: heng\r\nx-a : 1\r\n\r\n'],
     ['folded header', 'GET /v1/models HTTP/1.1\r\nhost: heng\r\nx-a: 1\r\n 2\r\n\r\n'],
-    ['bad chunk size', 'POST /v1/x HTTP/1.1\r\nhost: heng\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n'],
+    [
+      'bad chunk size',
+      'POST /v1/x HTTP/1.1\r\nhost: heng\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n',
+    ],
   ]) {
     it(`malformed HTTP (${what}): 400 and close`, async () => {
       const wire = await Wire.open(gateway.port);
@@ -90,13 +121,22 @@ describe('errors', () => {
 
   it('body too large by its length: 413 before it is sent', async () => {
     const answer = await exchange(
-      requestBytes('POST', '/v1/chat/completions', { 'content-type': 'application/json', 'content-length': 10_000_000 }));
+      requestBytes('POST', '/v1/chat/completions', {
+        'content-type': 'application/json',
+        'content-length': 10_000_000,
+      }),
+    );
     assertApiError(answer, 413);
   });
 
   it('body too large in chunks: 413', async () => {
     const wire = await Wire.open(gateway.port);
-    wire.send(requestBytes('POST', '/v1/chat/completions', { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }));
+    wire.send(
+      requestBytes('POST', '/v1/chat/completions', {
+        'content-type': 'application/json',
+        'transfer-encoding': 'chunked',
+      }),
+    );
     for (let i = 0; i < 9; ++i) wire.send(`2000\r\n${' '.repeat(0x2000)}\r\n`);
     assertApiError(await wire.takeResponse(), 413);
   });

@@ -1,4 +1,5 @@
-// A worker that dies and comes back under load: nobody notices before the first byte, and it is used again soon.
+// A worker that dies and comes back under load: nobody notices before the first byte, and it is used again
+// soon.
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 
@@ -6,7 +7,8 @@ import { chat, sleep, startGateway, startLlama, startUpstream, until, withoutLla
 
 /// Requests from several clients until `stop()`; counts answers per worker and keeps every failure.
 function startLoad(gateway, { clients = 4, body = chat('tiny') } = {}) {
-  const answers = new Map(), failures = [];
+  const answers = new Map(),
+    failures = [];
   let running = true;
   const client = async () => {
     while (running) {
@@ -22,7 +24,8 @@ function startLoad(gateway, { clients = 4, body = chat('tiny') } = {}) {
   const all = Array.from({ length: clients }, client);
   const count = worker => answers.get(worker.name) ?? 0;
   return {
-    count, failures,
+    count,
+    failures,
     grows: async (worker, timeoutMs) => {
       const now = count(worker);
       await until(`${worker.name} answers`, () => count(worker) >= now + 3, { timeoutMs });
@@ -38,13 +41,14 @@ describe('a real engine killed and started again', { skip: withoutLlama }, () =>
   it('loses no request and is used again within seconds', async () => {
     const steady = await startLlama();
     let mortal = await startLlama();
-    const gateway = await startGateway(
-      { pools: [{ model: 'tiny', policy: 'least_connections', workers: [steady.url, mortal.url] }] });
+    const gateway = await startGateway({
+      pools: [{ model: 'tiny', policy: 'least_connections', workers: [steady.url, mortal.url] }],
+    });
     const load = startLoad(gateway);
     await load.grows(mortal, 5000);
     await mortal.kill();
     await load.grows(steady, 5000);
-    await sleep(500);  // long enough for the dead worker to be probed, chosen by mistake, and so on
+    await sleep(500); // long enough for the dead worker to be probed, chosen by mistake, and so on
     mortal = await startLlama({ port: mortal.port });
     const start = performance.now();
     await load.grows(mortal, 5000);
@@ -61,8 +65,10 @@ describe('workers that fail', () => {
   it('are replaced when they refuse the connection', async () => {
     const gone = await startUpstream();
     await gone.close();
-    const gateway = await startGateway(
-      { health: { active: false }, pools: [{ model: 'm', policy: 'round_robin', workers: [gone.url, good.url] }] });
+    const gateway = await startGateway({
+      health: { active: false },
+      pools: [{ model: 'm', policy: 'round_robin', workers: [gone.url, good.url] }],
+    });
     for (let i = 0; i < 4; ++i) {
       const answer = await gateway.request('/v1/chat/completions', { body: chat('m') });
       assert.equal(answer.status, 200);
@@ -72,8 +78,9 @@ describe('workers that fail', () => {
 
   it('are replaced when they hang up instead of answering', async () => {
     const rude = await startUpstream((incoming, response) => response.destroy());
-    const gateway = await startGateway(
-      { pools: [{ model: 'm', policy: 'round_robin', workers: [rude.url, good.url] }] });
+    const gateway = await startGateway({
+      pools: [{ model: 'm', policy: 'round_robin', workers: [rude.url, good.url] }],
+    });
     for (let i = 0; i < 4; ++i) {
       const answer = await gateway.request('/v1/chat/completions', { body: chat('m') });
       assert.equal(answer.status, 200, answer.text());
@@ -88,7 +95,9 @@ describe('workers that fail', () => {
       timeouts: { first_byte: '500ms', drain: '5s' },
       pools: [{ model: 'm', policy: 'round_robin', workers: [silent.url, good.url] }],
     });
-    const answers = await Promise.all([0, 1].map(() => gateway.request('/v1/chat/completions', { body: chat('m') })));
+    const answers = await Promise.all(
+      [0, 1].map(() => gateway.request('/v1/chat/completions', { body: chat('m') })),
+    );
     for (const answer of answers) {
       assert.equal(answer.status, 200, answer.text());
       assert.equal(answer.worker, good.name);
@@ -102,15 +111,24 @@ describe('workers that fail', () => {
       response.write('data: {"n":1}\n\n', () => response.destroy());
     });
     const before = good.requests.length;
-    const gateway = await startGateway(
-      { pools: [{ model: 'm', policy: 'round_robin', workers: [breaking.url] }, { model: 'x', workers: [good.url] }] });
-    await assert.rejects(gateway.request('/v1/chat/completions', { body: chat('m', { stream: true }) }), /aborted|ECONNRESET|terminated/);
+    const gateway = await startGateway({
+      pools: [
+        { model: 'm', policy: 'round_robin', workers: [breaking.url] },
+        { model: 'x', workers: [good.url] },
+      ],
+    });
+    await assert.rejects(
+      gateway.request('/v1/chat/completions', { body: chat('m', { stream: true }) }),
+      /aborted|ECONNRESET|terminated/,
+    );
     assert.equal(breaking.requests.length, 1);
     assert.equal(good.requests.length, before);
   });
 
-  it('may answer 4xx and stay in use: that is the client\'s fault', async () => {
-    const strict = await startUpstream((incoming, response) => response.writeHead(422).end('{"error":{"message":"no"}}'));
+  it("may answer 4xx and stay in use: that is the client's fault", async () => {
+    const strict = await startUpstream((incoming, response) =>
+      response.writeHead(422).end('{"error":{"message":"no"}}'),
+    );
     const gateway = await startGateway({ pools: [{ model: 'm', workers: [strict.url] }] });
     for (let i = 0; i < 8; ++i) {
       const answer = await gateway.request('/v1/chat/completions', { body: chat('m') });

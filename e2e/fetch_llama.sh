@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Puts llama.cpp's llama-server and the gguf Python module into a cache folder, without installing anything.
 #
-# Debian 12 does not package llama.cpp, Debian unstable does. Its packages are downloaded with an apt configuration
-# of their own (the archive is the machine's own Debian source), unpacked, and started through their own ld-linux, so
-# that neither the C library nor the package database of the machine is touched.
+# Debian 12 does not package llama.cpp, Debian unstable does. Its packages are downloaded with an apt
+# configuration of their own (the archive is the machine's own Debian source), unpacked, and started through
+# their own ld-linux, so that neither the C library nor the package database of the machine is touched.
 #
 # Leaves in ${HENG_CACHE:-<repository>/.cache}/llama:
 #   llama-server   a script that starts the engine with the fastest backend this processor can run
@@ -12,7 +12,7 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${HENG_CACHE:-$repository/.cache}
+cache=$(realpath -m "${HENG_CACHE:-$repository/.cache}")
 home=$cache/llama
 cpu=$(grep -m1 -E '^(flags|Features)' /proc/cpuinfo | cksum)
 
@@ -36,7 +36,8 @@ log=$home/fetch.log
 # The machine's own Debian archive, as apt itself understands its sources (deb822 or one-line).
 archive_entry() {  # -> "URI<tab>file with the entry"
   apt-get "$@" indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)|$(SOURCESENTRY)' 'Created-By: Packages' \
-    'Component: main' 2>>"$log" | awk -F'|' '$1 == "Debian" && $2 == "Debian" {sub(/:[0-9]+$/, "", $4); print $3 "\t" $4; exit}'
+    'Component: main' 2>>"$log" |
+    awk -F'|' '$1 == "Debian" && $2 == "Debian" {sub(/:[0-9]+$/, "", $4); print $3 "\t" $4; exit}'
 }
 
 write_apt_configuration() {
@@ -63,7 +64,8 @@ Acquire::Retries "3";
 CONF
   entry=$(archive_entry)
   if [ -z "$entry" ]; then  # package lists were never fetched here: fetch them aside
-    apt-get -c "$home/apt/apt.conf" -q update >>"$log" 2>&1 || fail "apt cannot read the machine's sources:" "$log"
+    apt-get -c "$home/apt/apt.conf" -q update >>"$log" 2>&1 ||
+      fail "apt cannot read the machine's sources:" "$log"
     entry=$(archive_entry -c "$home/apt/apt.conf")
     rm -rf "$home"/apt/lists/*
     mkdir -p "$home/apt/lists/partial"
@@ -88,8 +90,9 @@ download() {
   for name in llama.cpp-tools llama.cpp; do  # the server moved between these packages
     if "${apt[@]}" --print-uris install "$name" >>"$log" 2>&1; then package=$name && break; fi
   done
-  [ -n "$package" ] || fail "Debian unstable has no installable llama.cpp-tools (nor llama.cpp) just now:" "$log"
-  # With an empty status file this is the whole closure: the C library and whatever the libraries are called today.
+  [ -n "$package" ] || fail "Debian unstable has no installable llama.cpp-tools or llama.cpp just now:" "$log"
+  # With an empty status file this is the whole closure: the C library and whatever the libraries are called
+  # today.
   "${apt[@]}" --download-only install "$package" >>"$log" 2>&1 || fail "cannot download $package:" "$log"
   (cd "$home/apt/archives" && "${apt[@]}" download python3-gguf) >>"$log" 2>&1 ||
     fail "cannot download python3-gguf:" "$log"
@@ -108,7 +111,8 @@ unpack() {
 # First match of a path below the unpacked root; the folder names carry architecture and so-versions.
 find_one() { find "$home/root" "$@" -print 2>/dev/null | sort | head -n 1; }
 
-# The engine opens its model only when a backend accepted the processor, so a missing model tells the two apart.
+# The engine opens its model only when a backend accepted the processor, so a missing model tells the two
+# apart.
 backend_works() {
   GGML_BACKEND_PATH=$1 timeout 20 "${engine[@]}" -m /nonexistent >"$home/probe.log" 2>&1 || true
   grep -q 'failed to open' "$home/probe.log"
@@ -116,8 +120,9 @@ backend_works() {
 
 choose_backend() {  # -> path; most capable first, names not listed here last
   local name path
-  local names=(sapphirerapids zen4 cooperlake icelake cannonlake cascadelake skylakex alderlake haswell piledriver
-    ivybridge sandybridge sse42 x64 armv9.2_2 armv9.2_1 armv8.6_2 armv8.6_1 armv8.2_3 armv8.2_2 armv8.2_1 armv8.0_1)
+  local names=(sapphirerapids zen4 cooperlake icelake cannonlake cascadelake skylakex alderlake haswell
+    piledriver ivybridge sandybridge sse42 x64
+    armv9.2_2 armv9.2_1 armv8.6_2 armv8.6_1 armv8.2_3 armv8.2_2 armv8.2_1 armv8.0_1)
   for path in "${names[@]/#/libggml-cpu-}" 'libggml-cpu*'; do
     while read -r name; do
       if backend_works "$name"; then echo "$name" && return; fi
@@ -127,7 +132,7 @@ choose_backend() {  # -> path; most capable first, names not listed here last
 
 if [ ! -d "$home/root" ]; then
   : >"$log"
-  command -v apt-get >/dev/null && command -v dpkg >/dev/null || fail "needs apt-get and dpkg (a Debian machine)"
+  command -v apt-get >/dev/null || fail "needs apt-get (a Debian machine)"
   write_apt_configuration
   download
   unpack
@@ -138,10 +143,11 @@ binary=$(find_one -path '*/bin/llama-server' ! -type d)
 loader=$(find_one -name 'ld-linux*.so.*' -type f)
 [ -n "$binary" ] || fail "the packages hold no bin/llama-server (see $home/root)"
 [ -n "$loader" ] || fail "the packages hold no ld-linux (see $home/root)"
-libraries=$(find "$home/root/usr/lib" -name '*.so*' ! -path '*/gconv/*' ! -path '*/backends*/*' -printf '%h\n' | sort -u |
-  paste -sd:)
+libraries=$(find "$home/root/usr/lib" -name '*.so*' ! -path '*/gconv/*' ! -path '*/backends*/*' \
+  -printf '%h\n' | sort -u | paste -sd:)
 engine=("$loader" --library-path "$libraries" "$binary")
-"${engine[@]}" --version >"$home/probe.log" 2>&1 || fail "the unpacked llama-server does not start:" "$home/probe.log"
+"${engine[@]}" --version >"$home/probe.log" 2>&1 ||
+  fail "the unpacked llama-server does not start:" "$home/probe.log"
 backend=$(choose_backend)
 [ -n "$backend" ] || fail "no CPU backend of ggml runs on this processor:" "$home/probe.log"
 gguf=$(find_one -path '*/gguf/__init__.py')

@@ -1,5 +1,5 @@
-// What the end-to-end tests share: starting and stopping programs on free ports, servers that play the worker, and
-// connections that show their bytes. Everything started here is stopped when the test file ends.
+// What the end-to-end tests share: starting and stopping programs on free ports, servers that play the
+// worker, and connections that show their bytes. Everything started here is stopped when the test file ends.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,18 +15,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import OpenAI from 'openai';
 
 export { sleep };
-export const hengBinary = process.env.HENG_BINARY ?? path.resolve(import.meta.dirname, '../build/release/heng');
+export const hengBinary =
+  process.env.HENG_BINARY ?? path.resolve(import.meta.dirname, '../build/release/heng');
 const logs = process.env.HENG_E2E_LOGS ?? fs.mkdtempSync(path.join(os.tmpdir(), 'heng-e2e-'));
 const file = path.basename(process.argv[1] ?? 'test', '.test.mjs');
 
 /// For `describe(..., {skip: withoutLlama})`: why there is no real engine, or false. In CI there must be one.
 export const withoutLlama = process.env.HENG_LLAMA_SERVER ? false : 'llama-server could not be fetched';
-assert.ok(!(withoutLlama && process.env.CI === 'true'), 'CI runs every test, but HENG_LLAMA_SERVER is not set');
+assert.ok(
+  !(withoutLlama && process.env.CI === 'true'),
+  'CI runs every test, but HENG_LLAMA_SERVER is not set',
+);
 
 /// A folder that is removed when the test file ends.
 export const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'heng-e2e-files-'));
 
-const cleanups = [];  // run last to first
+const cleanups = []; // run last to first
 after(async () => {
   const failures = [];
   for (const cleanup of cleanups.reverse()) await cleanup().catch(error => failures.push(error));
@@ -49,10 +53,11 @@ export async function until(what, probe, { timeoutMs = 10_000, everyMs = 20 } = 
   }
 }
 
-/// Ports below the range the kernel hands out; test files run side by side, so each process searches its own corner.
+/// Ports below the range the kernel hands out; test files run side by side, so each process searches its own
+/// corner.
 let portNext = 10000 + (process.pid % 700) * 30;
 export async function freePort() {
-  for (; ;) {
+  for (;;) {
     const server = net.createServer();
     const port = portNext++;
     const free = await new Promise(resolve => {
@@ -63,7 +68,7 @@ export async function freePort() {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- programs
+// ---------------------------------------------------------------------------------------------------- progra
 
 /// A child process. Its output goes to a log file; it dies with the test process, however that ends.
 export class Program {
@@ -71,16 +76,22 @@ export class Program {
     this.name = name;
     this.logPath = path.join(logs, `${file}-${name}-${process.pid}-${++Program.count}.log`);
     const log = fs.openSync(this.logPath, 'a');
-    this.child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', command, ...args],
-      { stdio: ['ignore', log, log], env: { ...process.env, ...env } });
+    this.child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', command, ...args], {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...env },
+    });
     fs.closeSync(log);
     this.exited = once(this.child, 'exit').then(([code, signal]) => (this.end = signal ?? code));
     cleanups.push(() => this.kill());
   }
   static count = 0;
 
-  log() { return fs.readFileSync(this.logPath, 'utf8'); }
-  signal(name) { this.child.kill(name); }
+  log() {
+    return fs.readFileSync(this.logPath, 'utf8');
+  }
+  signal(name) {
+    this.child.kill(name);
+  }
   async kill() {
     if (this.end === undefined) this.child.kill('SIGKILL');
     await this.exited;
@@ -89,14 +100,22 @@ export class Program {
   async waitForEnd(timeoutMs = 10000) {
     const late = sleep(timeoutMs, 'late', { ref: false });
     const end = await Promise.race([this.exited, late]);
-    assert.notEqual(end, 'late', `${this.name} still runs after ${timeoutMs} ms; it wrote:\n${this.log().slice(-2000)}`);
+    assert.notEqual(
+      end,
+      'late',
+      `${this.name} still runs after ${timeoutMs} ms; it wrote:\n${this.log().slice(-2000)}`,
+    );
     return end;
   }
   async waitForHttp(url, timeoutMs = 10000) {
-    await until(`${this.name} answers ${url}`, async () => {
-      if (this.end !== undefined) return true;
-      return (await fetch(url, { signal: AbortSignal.timeout(1000) })).ok;
-    }, { timeoutMs });
+    await until(
+      `${this.name} answers ${url}`,
+      async () => {
+        if (this.end !== undefined) return true;
+        return (await fetch(url, { signal: AbortSignal.timeout(1000) })).ok;
+      },
+      { timeoutMs },
+    );
     assert.equal(this.end, undefined, `${this.name} ended at once; it wrote:\n${this.log().slice(-2000)}`);
   }
 }
@@ -104,20 +123,45 @@ export class Program {
 /// A real engine with the tiny model. With a `port`, there (to restart one in its place).
 export async function startLlama({ port, model = 'tiny', slots = 4, embeddings = false } = {}) {
   port ??= await freePort();
-  const args = ['-m', process.env.HENG_TINY_MODEL, '--host', '127.0.0.1', '--port', port, '--alias', model, '-t', 1,
-    '-np', slots, '-c', 2048 * slots, '--context-shift', '--metrics', '--slots'];
+  const args = [
+    '-m',
+    process.env.HENG_TINY_MODEL,
+    '--host',
+    '127.0.0.1',
+    '--port',
+    port,
+    '--alias',
+    model,
+    '-t',
+    1,
+    '-np',
+    slots,
+    '-c',
+    2048 * slots,
+    '--context-shift',
+    '--metrics',
+    '--slots',
+  ];
   if (embeddings) args.push('--embeddings', '--pooling', 'mean');
   const program = new Program('llama', process.env.HENG_LLAMA_SERVER, args.map(String));
   const url = `http://127.0.0.1:${port}`;
   await program.waitForHttp(`${url}/health`);
-  const busySlots = async () => (await (await fetch(`${url}/slots`)).json()).filter(slot => slot.is_processing).length;
+  const busySlots = async () =>
+    (await (await fetch(`${url}/slots`)).json()).filter(slot => slot.is_processing).length;
   return { port, url, name: `127.0.0.1:${port}`, program, busySlots, kill: () => program.kill() };
 }
 
 /// A simulated engine.
 export async function startEngine({ model = 'sim', args = [] } = {}) {
   const port = await freePort();
-  const program = new Program('engine', hengBinary, ['engine', '--listen', `127.0.0.1:${port}`, '--model', model, ...args]);
+  const program = new Program('engine', hengBinary, [
+    'engine',
+    '--listen',
+    `127.0.0.1:${port}`,
+    '--model',
+    model,
+    ...args,
+  ]);
   const url = `http://127.0.0.1:${port}`;
   await program.waitForHttp(`${url}/health`);
   return { port, url, name: `127.0.0.1:${port}`, program };
@@ -126,7 +170,11 @@ export async function startEngine({ model = 'sim', args = [] } = {}) {
 /// Runs `heng ARGS` to its end.
 export async function heng(...args) {
   const child = spawn(hengBinary, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 20000 });
-  const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'exit'),
+  ]);
   return { code, stdout, stderr };
 }
 
@@ -140,26 +188,45 @@ const hastyConfig = {
   timeouts: { drain: '5s' },
 };
 
-/// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without addresses.
-/// It must end cleanly: a nonzero exit at the end of the file fails the file.
+/// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without
+/// addresses. It must end cleanly: a nonzero exit at the end of the file fails the file.
 export async function startGateway(config) {
   const port = await freePort();
   const adminPort = await freePort();
   const configPath = path.join(scratch, `heng-${port}.yaml`);
   const url = `http://127.0.0.1:${port}`;
   const adminUrl = `http://127.0.0.1:${adminPort}`;
-  const write = next => fs.writeFileSync(configPath, typeof next === 'string' ? next : JSON.stringify(
-    { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...hastyConfig, ...next }, null, 2), { mode: 0o600 });
+  const write = next =>
+    fs.writeFileSync(
+      configPath,
+      typeof next === 'string'
+        ? next
+        : JSON.stringify(
+            { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...hastyConfig, ...next },
+            null,
+            2,
+          ),
+      { mode: 0o600 },
+    );
   write(config);
   const program = new Program('gateway', hengBinary, ['serve', '-c', configPath]);
   cleanups.push(async () => {
     if (program.end !== undefined) return;
     program.signal('SIGTERM');
-    assert.equal(await program.waitForEnd(), 0, `the gateway ended badly; it wrote:\n${program.log().slice(-4000)}`);
+    assert.equal(
+      await program.waitForEnd(),
+      0,
+      `the gateway ended badly; it wrote:\n${program.log().slice(-4000)}`,
+    );
   });
   await program.waitForHttp(`${adminUrl}/healthz`);
   return {
-    port, url, adminPort, adminUrl, configPath, program,
+    port,
+    url,
+    adminPort,
+    adminUrl,
+    configPath,
+    program,
     /// Replaces the configuration file (text as it is, an object like the first one); does not reload it.
     write,
     /// The official client, as a user would make it; no retries, so that each failure is seen.
@@ -170,26 +237,32 @@ export async function startGateway(config) {
   };
 }
 
-// ------------------------------------------------------------------------------------------- servers and requests
+// ------------------------------------------------------------------------------------------- servers and req
 
-/// An HTTP server that plays a worker. `handler(request, response, body)` is called with the body read and may return
-/// a promise; without one it answers every request with a small JSON object. `requests` holds all but the probes.
+/// An HTTP server that plays a worker. `handler(request, response, body)` is called with the body read and
+/// may return a promise; without one it answers every request with a small JSON object. `requests` holds all
+/// but the probes.
 export async function startUpstream(handler = answerJson, { tls, port } = {}) {
   const requests = [];
   const listener = async (incoming, response) => {
     if (incoming.url.endsWith('/health')) return response.end('{"status":"ok"}');
     try {
-      const entry = { method: incoming.method, url: incoming.url, headers: incoming.headers, socket: incoming.socket };
+      const entry = {
+        method: incoming.method,
+        url: incoming.url,
+        headers: incoming.headers,
+        socket: incoming.socket,
+      };
       entry.body = Buffer.concat(await Array.fromAsync(incoming));
       requests.push(entry);
       await handler(incoming, response, entry.body);
     } catch (error) {
-      response.destroy(error);  // the client is gone or the test is over
+      response.destroy(error); // the client is gone or the test is over
     }
   };
   const server = tls ? https.createServer(tls, listener) : http.createServer(listener);
   server.keepAliveTimeout = 60000;
-  server.listen(port ?? await freePort(), '127.0.0.1');
+  server.listen(port ?? (await freePort()), '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
   const close = async () => {
@@ -198,8 +271,11 @@ export async function startUpstream(handler = answerJson, { tls, port } = {}) {
   };
   cleanups.push(close);
   return {
-    url: `${tls ? 'https' : 'http'}://127.0.0.1:${address.port}`, name: `127.0.0.1:${address.port}`,
-    port: address.port, requests, close,
+    url: `${tls ? 'https' : 'http'}://127.0.0.1:${address.port}`,
+    name: `127.0.0.1:${address.port}`,
+    port: address.port,
+    requests,
+    close,
   };
 }
 
@@ -211,28 +287,43 @@ export function answerJson(incoming, response, body) {
 const agent = new http.Agent({ keepAlive: true });
 cleanups.push(async () => agent.destroy());
 
-/// One HTTP request with the bytes as they are (fetch would decompress). `body`: string, Buffer or object (as JSON).
+/// One HTTP request with the bytes as they are (fetch would decompress). `body`: string, Buffer or object (as
+/// JSON).
 export async function request(url, { method, headers = {}, body } = {}) {
   if (body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body)) {
     body = JSON.stringify(body);
     headers = { 'content-type': 'application/json', ...headers };
   }
-  const outgoing = http.request(url, { method: method ?? (body === undefined ? 'GET' : 'POST'), headers, agent });
+  const outgoing = http.request(url, {
+    method: method ?? (body === undefined ? 'GET' : 'POST'),
+    headers,
+    agent,
+  });
   outgoing.end(body);
   const [incoming] = await once(outgoing, 'response');
   const bytes = Buffer.concat(await Array.fromAsync(incoming));
   return {
-    status: incoming.statusCode, headers: incoming.headers, body: bytes, worker: incoming.headers['x-heng-worker'],
-    text: () => bytes.toString(), json: () => JSON.parse(bytes.toString()),
+    status: incoming.statusCode,
+    headers: incoming.headers,
+    body: bytes,
+    worker: incoming.headers['x-heng-worker'],
+    text: () => bytes.toString(),
+    json: () => JSON.parse(bytes.toString()),
   };
 }
 
 /// A small chat request for `model`.
 export function chat(model, extra = {}) {
-  return { model, messages: [{ role: 'user', content: 'hello there' }], max_tokens: 8, temperature: 0, ...extra };
+  return {
+    model,
+    messages: [{ role: 'user', content: 'hello there' }],
+    max_tokens: 8,
+    temperature: 0,
+    ...extra,
+  };
 }
 
-// --------------------------------------------------------------------------------------------------------- bytes
+// --------------------------------------------------------------------------------------------------------- b
 
 /// One TCP connection with its bytes in view.
 export class Wire {
@@ -244,8 +335,8 @@ export class Wire {
 
   constructor(socket) {
     this.socket = socket;
-    this.received = Buffer.alloc(0);  // and not yet taken
-    this.seen = Buffer.alloc(0);  // all that ever came
+    this.received = Buffer.alloc(0); // and not yet taken
+    this.seen = Buffer.alloc(0); // all that ever came
     this.closed = false;
     this.wake = () => {};
     socket.on('data', bytes => {
@@ -262,15 +353,21 @@ export class Wire {
     cleanups.push(async () => socket.destroy());
   }
 
-  send(bytes) { this.socket.write(bytes); }
+  send(bytes) {
+    this.socket.write(bytes);
+  }
   /// Sends FIN: nothing more comes from us, but we still listen.
-  finish() { this.socket.end(); }
-  destroy() { this.socket.destroy(); }
+  finish() {
+    this.socket.end();
+  }
+  destroy() {
+    this.socket.destroy();
+  }
 
   /// Waits until `length()` (of what is received) is not negative; cuts so many bytes off the front.
   async take(what, length, timeoutMs = 10_000) {
     const deadline = performance.now() + timeoutMs;
-    for (; ;) {
+    for (;;) {
       const count = length(this.received);
       if (count >= 0) {
         const taken = this.received.subarray(0, count);
@@ -279,8 +376,10 @@ export class Wire {
       }
       const left = deadline - performance.now();
       if (this.closed || left <= 0) {
-        throw new Error(`${this.closed ? 'closed' : 'silent'} while waiting for ${what}; received: ` +
-          JSON.stringify(this.received.toString('latin1').slice(0, 500)));
+        throw new Error(
+          `${this.closed ? 'closed' : 'silent'} while waiting for ${what}; received: ` +
+            JSON.stringify(this.received.toString('latin1').slice(0, 500)),
+        );
       }
       await new Promise(resolve => {
         this.wake = resolve;
@@ -290,10 +389,14 @@ export class Wire {
   }
 
   takeThrough(marker, timeoutMs) {
-    return this.take(JSON.stringify(marker), received => {
-      const at = received.indexOf(marker);
-      return at < 0 ? -1 : at + marker.length;
-    }, timeoutMs);
+    return this.take(
+      JSON.stringify(marker),
+      received => {
+        const at = received.indexOf(marker);
+        return at < 0 ? -1 : at + marker.length;
+      },
+      timeoutMs,
+    );
   }
 
   takeBytes(count, timeoutMs) {
@@ -307,11 +410,14 @@ export class Wire {
   /// The next head; interim ones (1xx) are skipped unless wanted.
   async takeHead({ interim = false, timeoutMs } = {}) {
     const lines = (await this.takeThrough('\r\n\r\n', timeoutMs)).toString('latin1').trimEnd().split('\r\n');
-    const [, version, status] = /^HTTP\/(1\.[01]) (\d{3})/.exec(lines[0]) ?? assert.fail(`no status line: ${lines[0]}`);
-    const headers = Object.fromEntries(lines.slice(1).map(line => {
-      const colon = line.indexOf(':');
-      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
-    }));
+    const [, version, status] =
+      /^HTTP\/(1\.[01]) (\d{3})/.exec(lines[0]) ?? assert.fail(`no status line: ${lines[0]}`);
+    const headers = Object.fromEntries(
+      lines.slice(1).map(line => {
+        const colon = line.indexOf(':');
+        return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
+      }),
+    );
     if (status.startsWith('1') && !interim) return this.takeHead({ timeoutMs });
     return { version, status: Number(status), headers };
   }
@@ -322,7 +428,7 @@ export class Wire {
     let body = Buffer.alloc(0);
     if (toHead || head.status === 204 || head.status === 304) return { ...head, body };
     if (head.headers['transfer-encoding'] === 'chunked') {
-      for (; ;) {
+      for (;;) {
         const size = parseInt((await this.takeThrough('\r\n', timeoutMs)).toString(), 16);
         const chunk = await this.takeBytes(size + 2, timeoutMs);
         if (size === 0) break;
@@ -340,13 +446,21 @@ export class Wire {
 /// The bytes of a request.
 export function requestBytes(method, target, headers = {}, body = '') {
   const lines = Object.entries({ host: 'heng', ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
-  return Buffer.concat([Buffer.from(`${method} ${target} HTTP/1.1\r\n${lines.join('')}\r\n`), Buffer.from(body)]);
+  return Buffer.concat([
+    Buffer.from(`${method} ${target} HTTP/1.1\r\n${lines.join('')}\r\n`),
+    Buffer.from(body),
+  ]);
 }
 
 /// The bytes of a POST of JSON.
 export function postBytes(target, value, headers = {}) {
   const body = Buffer.from(typeof value === 'string' ? value : JSON.stringify(value));
-  return requestBytes('POST', target, { 'content-type': 'application/json', 'content-length': body.length, ...headers }, body);
+  return requestBytes(
+    'POST',
+    target,
+    { 'content-type': 'application/json', 'content-length': body.length, ...headers },
+    body,
+  );
 }
 
 /// A promise with its `resolve` in hand, for servers that wait for the test.

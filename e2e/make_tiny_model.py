@@ -3,9 +3,9 @@
 
     PYTHONPATH=.cache/llama/python python3 e2e/make_tiny_model.py tiny.gguf
 
-The same file every time. Byte and control tokens get zero rows in the output matrix while every other token's logit is
-spread widely, so that the model in practice only says words: answers are readable, valid UTF-8 and end where
-`max_tokens` says.
+The same file every time. Byte and control tokens get zero rows in the output matrix while every other token's
+logit is spread widely, so that the model in practice only says words: answers are readable, valid UTF-8 and
+end where `max_tokens` says.
 """
 
 import os
@@ -23,13 +23,13 @@ CHAT_TEMPLATE = (
 
 
 def vocabulary():
-    """A SentencePiece vocabulary: control tokens, all bytes, letters, syllables. Returns [(text, score, type)]."""
+    """A SentencePiece vocabulary of control tokens, bytes, letters, syllables: [(text, score, type)]."""
     control, byte, normal = gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.NORMAL
     tokens = [("<unk>", 0.0, gguf.TokenType.UNKNOWN), ("<s>", 0.0, control), ("</s>", 0.0, control)]
     tokens += [(f"<0x{value:02X}>", 0.0, byte) for value in range(256)]
     letters = [chr(code) for code in range(ord("!"), ord("~") + 1)] + ["▁"]
     syllables = [consonant + vowel for consonant in "bcdfghjklmnprstvwz" for vowel in "aeiou"]
-    pieces = letters + ["▁" + letter for letter in "aeiou"] + syllables + ["▁" + syllable for syllable in syllables]
+    pieces = letters + syllables + ["▁" + piece for piece in [*"aeiou", *syllables]]
     # Longer pieces score higher, so that the tokenizer merges letters into syllables.
     return tokens + [(piece, float(len(piece)), normal) for piece in pieces]
 

@@ -15,17 +15,26 @@ describe('model names', () => {
     gateway = await startGateway({
       pools: [
         { model: 'public', aliases: ['gpt-4o-mini', 'other/name:1'], workers: [upstream.url] },
-        { model: 'renamed', workers: [{ url: `${upstream.url}/some/base`, name: 'inner', model: 'in "quotes"' }] },
+        {
+          model: 'renamed',
+          workers: [{ url: `${upstream.url}/some/base`, name: 'inner', model: 'in "quotes"' }],
+        },
         { model: '*', workers: [wildcard.url] },
       ],
     });
   });
 
   const seen = () => upstream.requests.at(-1);
-  const send = body => gateway.request('/v1/chat/completions', { method: 'POST', body, headers: { 'content-type': 'application/json' } });
+  const send = body =>
+    gateway.request('/v1/chat/completions', {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'application/json' },
+    });
 
   it('an alias is renamed, and nothing else in the body', async () => {
-    const body = name => `{ "a":"\\"model\\":\\"x\\"", "nested":{"model":"gpt-4o-mini"},\n\t"model" : ${name} ,"n":1.50e3}`;
+    const body = name =>
+      `{ "a":"\\"model\\":\\"x\\"", "nested":{"model":"gpt-4o-mini"},\n\t"model" : ${name} ,"n":1.50e3}`;
     for (const alias of ['"gpt-4o-mini"', '"other/name:1"', '"gpt-4o-\\u006dini"', '"public"']) {
       assert.equal((await send(body(alias))).status, 200);
       assert.equal(seen().body.toString(), body('"public"'));
@@ -55,7 +64,9 @@ describe('model names', () => {
 
 describe('keys', () => {
   it("a worker's key is sent and the client's is not passed on", async () => {
-    const keyed = await startUpstream(), filed = await startUpstream(), open = await startUpstream();
+    const keyed = await startUpstream(),
+      filed = await startUpstream(),
+      open = await startUpstream();
     fs.writeFileSync(path.join(scratch, 'worker.key'), 'from-file\n', { mode: 0o600 });
     const gateway = await startGateway({
       pools: [
@@ -66,7 +77,9 @@ describe('keys', () => {
     });
     const client = gateway.client({ apiKey: 'client-secret' });
     for (const [model, upstream, expected] of [
-      ['keyed', keyed, 'Bearer worker-key'], ['filed', filed, 'Bearer from-file'], ['open', open, undefined],
+      ['keyed', keyed, 'Bearer worker-key'],
+      ['filed', filed, 'Bearer from-file'],
+      ['open', open, undefined],
     ]) {
       await client.chat.completions.create(chat(model));
       const { headers } = upstream.requests.at(-1);
@@ -78,14 +91,17 @@ describe('keys', () => {
   });
 
   it("the client's is passed on where configured, unless the worker has its own", async () => {
-    const keyed = await startUpstream(), open = await startUpstream();
+    const keyed = await startUpstream(),
+      open = await startUpstream();
     const gateway = await startGateway({
       forward_authorization: true,
       pools: [
-        { model: 'keyed', workers: [{ url: keyed.url, api_key: 'worker-key' }] }, { model: 'open', workers: [open.url] },
+        { model: 'keyed', workers: [{ url: keyed.url, api_key: 'worker-key' }] },
+        { model: 'open', workers: [open.url] },
       ],
     });
-    for (const model of ['keyed', 'open']) await gateway.client({ apiKey: 'client-key' }).chat.completions.create(chat(model));
+    for (const model of ['keyed', 'open'])
+      await gateway.client({ apiKey: 'client-key' }).chat.completions.create(chat(model));
     assert.equal(keyed.requests.at(-1).headers.authorization, 'Bearer worker-key');
     assert.equal(open.requests.at(-1).headers.authorization, 'Bearer client-key');
   });

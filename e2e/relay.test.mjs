@@ -1,4 +1,5 @@
-// What passes through passes unchanged and at once: bodies, compression, server-sent events, headers, methods.
+// What passes through passes unchanged and at once: bodies, compression, server-sent events, headers,
+// methods.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { randomBytes } from 'node:crypto';
@@ -16,15 +17,20 @@ describe('relay', () => {
     gateway = await startGateway({ default_model: 'm', pools: [{ model: 'm', workers: [upstream.url] }] });
   });
 
-  const post = (body, headers) => gateway.request(
-    '/v1/chat/completions', { method: 'POST', body, headers: { 'content-type': 'application/json', ...headers } });
+  const post = (body, headers) =>
+    gateway.request('/v1/chat/completions', {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'application/json', ...headers },
+    });
   const plain = (incoming, response) => response.end('{}');
 
   it('request bodies byte for byte', async () => {
     answer = plain;
     for (const body of [
       '{"model":"m"}',
-      ' \r\n{ "messages" : [ {"content":"\\u00e9\\/ \\ud83d\\ude00 {\\"model\\":\\"x\\"}"} ],\t"big":12345678901234567890.50,' +
+      ' \r\n{ "messages" : [ {"content":"\\u00e9\\/ \\ud83d\\ude00 {\\"model\\":\\"x\\"}"} ],' +
+        '\t"big":12345678901234567890.50,' +
         '"nested":{"model":"other"},\n "model":"m" } \n',
       JSON.stringify(chat('m', { filler: randomBytes(1 << 20).toString('base64') })),
     ]) {
@@ -38,7 +44,8 @@ describe('relay', () => {
     for (const size of [0, 1, 1000, 70_000, 3 << 20]) {
       const bytes = randomBytes(size);
       for (const head of [{ 'content-length': size }, {}]) {
-        answer = (incoming, response) => response.writeHead(200, { 'content-type': 'audio/mpeg', ...head }).end(bytes);
+        answer = (incoming, response) =>
+          response.writeHead(200, { 'content-type': 'audio/mpeg', ...head }).end(bytes);
         const got = await post('{"model":"m"}');
         assert.equal(Buffer.compare(got.body, bytes), 0, `${size} bytes`);
         assert.equal(got.headers['content-type'], 'audio/mpeg');
@@ -49,7 +56,8 @@ describe('relay', () => {
 
   it('compressed answers as they are, and the wish for them', async () => {
     const bytes = zlib.gzipSync(JSON.stringify({ object: 'chat.completion', filler: 'x'.repeat(50_000) }));
-    answer = (incoming, response) => response.writeHead(200, { 'content-encoding': 'gzip', 'content-type': 'application/json' }).end(bytes);
+    answer = (incoming, response) =>
+      response.writeHead(200, { 'content-encoding': 'gzip', 'content-type': 'application/json' }).end(bytes);
     const got = await post('{"model":"m"}', { 'accept-encoding': 'gzip, br;q=0.5' });
     assert.deepEqual(got.body, bytes);
     assert.equal(got.headers['content-encoding'], 'gzip');
@@ -59,9 +67,19 @@ describe('relay', () => {
   });
 
   it('status and headers of the worker, several of one name included', async () => {
-    answer = (incoming, response) => response.writeHead(418, 'Short And Stout', [
-      ['content-type', 'text/plain'], ['x-custom', 'a'], ['set-cookie', 'a=1'], ['set-cookie', 'b=2'],
-    ].flat()).end('tea');
+    answer = (incoming, response) =>
+      response
+        .writeHead(
+          418,
+          'Short And Stout',
+          [
+            ['content-type', 'text/plain'],
+            ['x-custom', 'a'],
+            ['set-cookie', 'a=1'],
+            ['set-cookie', 'b=2'],
+          ].flat(),
+        )
+        .end('tea');
     const got = await post('{"model":"m"}');
     assert.equal(got.status, 418);
     assert.equal(got.headers['x-custom'], 'a');
@@ -72,10 +90,17 @@ describe('relay', () => {
   it('headers of the client, but not those of the connection', async () => {
     answer = plain;
     const wire = await Wire.open(gateway.port);
-    wire.send(postBytes('/v1/chat/completions?a=1&b=%20', '{"model":"m"}', {
-      'x-custom': 'one', 'x-secret': 'hop', connection: 'keep-alive, x-secret', te: 'trailers', 'keep-alive': 'timeout=5',
-      'openai-organization': 'org', 'user-agent': 'e2e/1',
-    }));
+    wire.send(
+      postBytes('/v1/chat/completions?a=1&b=%20', '{"model":"m"}', {
+        'x-custom': 'one',
+        'x-secret': 'hop',
+        connection: 'keep-alive, x-secret',
+        te: 'trailers',
+        'keep-alive': 'timeout=5',
+        'openai-organization': 'org',
+        'user-agent': 'e2e/1',
+      }),
+    );
     assert.equal((await wire.takeResponse()).status, 200);
     const { url, headers } = upstream.requests.at(-1);
     assert.equal(url, '/v1/chat/completions?a=1&b=%20');
@@ -87,21 +112,37 @@ describe('relay', () => {
   });
 
   it('server-sent events unbuffered: each arrives before the next is sent', { timeout: 10_000 }, async () => {
-    const events = ['data: {"n":0}\n\n', ': comment\n\n', 'event: x\r\ndata: 2\r\n\r\n', 'd', 'ata: split\n', '\n', 'data: [DONE]\n\n'];
+    const events = [
+      'data: {"n":0}\n\n',
+      ': comment\n\n',
+      'event: x\r\ndata: 2\r\n\r\n',
+      'd',
+      'ata: split\n',
+      '\n',
+      'data: [DONE]\n\n',
+    ];
     const arrived = events.map(gate);
     answer = async (incoming, response) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' });
+      response.writeHead(200, {
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-cache',
+      });
       for (const [i, event] of events.entries()) {
         response.write(event);
         await arrived[i].promise;
       }
       response.end();
     };
-    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' } });
+    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+    });
     outgoing.end('{"model":"m","stream":true}');
     const [incoming] = await once(outgoing, 'response');
     assert.equal(incoming.headers['content-type'], 'text/event-stream; charset=utf-8');
-    let text = '', next = 0, expected = '';
+    let text = '',
+      next = 0,
+      expected = '';
     for await (const bytes of incoming) {
       text += bytes;
       for (; next < events.length && text === expected + events[next]; ++next) {
@@ -121,7 +162,10 @@ describe('relay', () => {
       await head.promise;
       response.end('data: [DONE]\n\n');
     };
-    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' } });
+    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+    });
     outgoing.end('{"model":"m","stream":true}');
     const [incoming] = await once(outgoing, 'response', { signal: AbortSignal.timeout(5000) });
     head.resolve();
@@ -130,8 +174,12 @@ describe('relay', () => {
 
   it('a slow reader gets everything of a fast worker', async () => {
     const bytes = randomBytes(8 << 20);
-    answer = (incoming, response) => response.writeHead(200, { 'content-type': 'application/octet-stream' }).end(bytes);
-    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' } });
+    answer = (incoming, response) =>
+      response.writeHead(200, { 'content-type': 'application/octet-stream' }).end(bytes);
+    const outgoing = http.request(`${gateway.url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+    });
     outgoing.end('{"model":"m"}');
     const [incoming] = await once(outgoing, 'response');
     incoming.pause();
@@ -144,12 +192,15 @@ describe('relay', () => {
   });
 
   it('requests without a body: GET, HEAD, OPTIONS, DELETE', async () => {
-    answer = (incoming, response) => response.writeHead(200, { 'x-method': incoming.method, 'content-length': 4 })
-      .end(incoming.method === 'HEAD' ? undefined : 'body');
+    answer = (incoming, response) =>
+      response
+        .writeHead(200, { 'x-method': incoming.method, 'content-length': 4 })
+        .end(incoming.method === 'HEAD' ? undefined : 'body');
     for (const method of ['GET', 'HEAD', 'OPTIONS', 'DELETE']) {
       const wire = await Wire.open(gateway.port);
       const bytes = `${method} /v1/files/file-1 HTTP/1.1\r\nhost: heng\r\n\r\n`;
-      for (let i = 0; i < 2; ++i) {  // twice: the first must leave the connection in order
+      for (let i = 0; i < 2; ++i) {
+        // twice: the first must leave the connection in order
         wire.send(bytes);
         const got = await wire.takeResponse({ toHead: method === 'HEAD' });
         assert.equal(got.status, 200);
@@ -193,14 +244,18 @@ describe('relay', () => {
     const start = upstream.requests.length;
     for (let i = 0; i < 10; ++i) await post('{"model":"m"}');
     const sockets = new Set(upstream.requests.slice(start).map(entry => entry.socket));
-    assert.ok(sockets.size <= 2, `${sockets.size} connections for 10 requests in turn`);  // a probe may have taken one
+    // A probe may have taken one.
+    assert.ok(sockets.size <= 2, `${sockets.size} connections for 10 requests in turn`);
   });
 });
 
 describe('x-heng-worker', () => {
   it('can be switched off', async () => {
     const upstream = await startUpstream();
-    const gateway = await startGateway({ worker_header: false, pools: [{ model: 'm', workers: [upstream.url] }] });
+    const gateway = await startGateway({
+      worker_header: false,
+      pools: [{ model: 'm', workers: [upstream.url] }],
+    });
     const got = await gateway.request('/v1/chat/completions', { body: chat('m') });
     assert.equal(got.status, 200);
     assert.equal(got.worker, undefined);

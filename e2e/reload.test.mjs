@@ -19,29 +19,37 @@ describe('reload', () => {
     [first, second] = [await startUpstream(slowly), await startUpstream(slowly)];
   });
 
-  const pool = (...workers) => ({ pools: [{ model: 'm', policy: 'round_robin', workers: workers.map(worker => worker.url) }] });
+  const pool = (...workers) => ({
+    pools: [{ model: 'm', policy: 'round_robin', workers: workers.map(worker => worker.url) }],
+  });
   const ask = gateway => gateway.request('/v1/chat/completions', { body: chat('m', { stream: true }) });
 
   for (const [how, reload] of [
-    ['heng reload', async gateway => {
-      const { code, stderr } = await gateway.heng('reload');
-      assert.equal(code, 0, stderr);
-    }],
+    [
+      'heng reload',
+      async gateway => {
+        const { code, stderr } = await gateway.heng('reload');
+        assert.equal(code, 0, stderr);
+      },
+    ],
     ['SIGHUP', async gateway => gateway.program.signal('SIGHUP')],
   ]) {
     it(`${how} under load loses nothing`, async () => {
       const gateway = await startGateway(pool(first));
-      const used = [], failures = [];
+      const used = [],
+        failures = [];
       let running = true;
       const clients = Array.from({ length: 8 }, async () => {
         while (running) {
           const answer = await ask(gateway).catch(error => ({ error }));
-          if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n')) failures.push(answer.error ?? answer.text());
+          if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n'))
+            failures.push(answer.error ?? answer.text());
           used.push(answer.worker);
         }
       });
       const usedNow = name => until(`${name} is used`, () => used.slice(-16).includes(name));
-      const usedNoMore = name => until(`${name} is not used`, () => used.length > 16 && !used.slice(-16).includes(name));
+      const usedNoMore = name =>
+        until(`${name} is not used`, () => used.length > 16 && !used.slice(-16).includes(name));
       await usedNow(first.name);
       for (let round = 0; round < 2; ++round) {
         gateway.write(pool(first, second));
@@ -96,34 +104,46 @@ describe('reload', () => {
 });
 
 describe('SIGTERM', () => {
-  it('lets a running stream finish, takes no new connections and exits with 0', { timeout: 20_000 }, async () => {
-    const finish = gate();
-    const upstream = await startUpstream(async (incoming, response) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write('data: 1\n\n');
-      await finish.promise;
-      response.end('data: 2\n\n');
-    });
-    const gateway = await startGateway({ pools: [{ model: 'm', workers: [upstream.url] }] });
-    const idle = await Wire.open(gateway.port);
-    const wire = await Wire.open(gateway.port);
-    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
-    await wire.takeThrough('data: 1\n\n');
-    gateway.program.signal('SIGTERM');
-    await until('no new connections', () => Wire.open(gateway.port).then(late => late.destroy(), () => true));
-    assert.equal(gateway.program.end, undefined, 'it waits for the stream');
-    finish.resolve();
-    await wire.takeThrough('data: 2\n\n');
-    await idle.takeUntilClose();
-    assert.equal(await gateway.program.waitForEnd(), 0);
-  });
+  it(
+    'lets a running stream finish, takes no new connections and exits with 0',
+    { timeout: 20_000 },
+    async () => {
+      const finish = gate();
+      const upstream = await startUpstream(async (incoming, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.write('data: 1\n\n');
+        await finish.promise;
+        response.end('data: 2\n\n');
+      });
+      const gateway = await startGateway({ pools: [{ model: 'm', workers: [upstream.url] }] });
+      const idle = await Wire.open(gateway.port);
+      const wire = await Wire.open(gateway.port);
+      wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+      await wire.takeThrough('data: 1\n\n');
+      gateway.program.signal('SIGTERM');
+      await until('no new connections', () =>
+        Wire.open(gateway.port).then(
+          late => late.destroy(),
+          () => true,
+        ),
+      );
+      assert.equal(gateway.program.end, undefined, 'it waits for the stream');
+      finish.resolve();
+      await wire.takeThrough('data: 2\n\n');
+      await idle.takeUntilClose();
+      assert.equal(await gateway.program.waitForEnd(), 0);
+    },
+  );
 
   it('does not wait longer than the drain time', { timeout: 20_000 }, async () => {
     const upstream = await startUpstream((incoming, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write('data: 1\n\n');
     });
-    const gateway = await startGateway({ timeouts: { drain: '1s' }, pools: [{ model: 'm', workers: [upstream.url] }] });
+    const gateway = await startGateway({
+      timeouts: { drain: '1s' },
+      pools: [{ model: 'm', workers: [upstream.url] }],
+    });
     const wire = await Wire.open(gateway.port);
     wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
     await wire.takeThrough('data: 1\n\n');

@@ -10,17 +10,26 @@ import { startEngine, startGateway, startUpstream } from './harness.mjs';
 async function startResponseStore(label) {
   const made = new Map();
   const upstream = await startUpstream((incoming, response, body) => {
-    const answer = (status, value) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
+    const answer = (status, value) =>
+      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
     const id = /^\/v1\/responses\/([^/?]+)/.exec(incoming.url)?.[1];
     if (incoming.method === 'POST' && !id) {
       const { previous_response_id: previous, stream } = JSON.parse(body);
-      if (previous && !made.has(previous)) return answer(404, { error: { message: `${label} has no ${previous}` } });
-      const created = { id: `resp_${label}_${made.size}`, object: 'response', status: 'completed', output: [] };
+      if (previous && !made.has(previous))
+        return answer(404, { error: { message: `${label} has no ${previous}` } });
+      const created = {
+        id: `resp_${label}_${made.size}`,
+        object: 'response',
+        status: 'completed',
+        output: [],
+      };
       made.set(created.id, created);
       if (!stream) return answer(200, created);
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       const event = (type, fields) => `event: ${type}\ndata: ${JSON.stringify({ type, ...fields })}\n\n`;
-      response.write(event('response.created', { sequence_number: 0, response: { ...created, status: 'in_progress' } }));
+      response.write(
+        event('response.created', { sequence_number: 0, response: { ...created, status: 'in_progress' } }),
+      );
       return response.end(event('response.completed', { sequence_number: 1, response: created }));
     }
     if (!made.has(id)) return answer(404, { error: { message: `${label} has no ${id}` } });
@@ -38,8 +47,9 @@ describe('responses live where they were made', () => {
 
   before(async () => {
     workers = await Promise.all(['a', 'b', 'c'].map(startResponseStore));
-    const gateway = await startGateway(
-      { pools: [{ model: 'm', policy: 'round_robin', workers: workers.map(worker => worker.url) }] });
+    const gateway = await startGateway({
+      pools: [{ model: 'm', policy: 'round_robin', workers: workers.map(worker => worker.url) }],
+    });
     client = gateway.client();
   });
 
@@ -58,7 +68,8 @@ describe('responses live where they were made', () => {
   it('also when they were streamed', async () => {
     for (let i = 0; i < 3; ++i) {
       let id;
-      for await (const event of await client.responses.create({ model: 'm', input: 'x', stream: true })) id ??= event.response?.id;
+      for await (const event of await client.responses.create({ model: 'm', input: 'x', stream: true }))
+        id ??= event.response?.id;
       assert.equal((await client.responses.retrieve(id)).id, id);
     }
   });
@@ -71,12 +82,15 @@ describe('responses live where they were made', () => {
 describe('simulated engines', () => {
   it('keep their responses too', async () => {
     const engines = await Promise.all([startEngine(), startEngine()]);
-    const gateway = await startGateway(
-      { pools: [{ model: 'sim', policy: 'round_robin', workers: engines.map(engine => engine.url) }] });
+    const gateway = await startGateway({
+      pools: [{ model: 'sim', policy: 'round_robin', workers: engines.map(engine => engine.url) }],
+    });
     const made = new Map();
     for (let i = 0; i < 4; ++i) {
-      const { data, response } = await gateway.client().responses.create(
-        { model: 'sim', input: 'hello', max_output_tokens: 4 }).withResponse();
+      const { data, response } = await gateway
+        .client()
+        .responses.create({ model: 'sim', input: 'hello', max_output_tokens: 4 })
+        .withResponse();
       made.set(data.id, response.headers.get('x-heng-worker'));
     }
     assert.deepEqual(new Set(made.values()), new Set(engines.map(engine => engine.name)));
@@ -93,15 +107,26 @@ describe('multipart', () => {
   const wav = Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7) % 256));
 
   before(async () => {
-    const transcript = (incoming, response) => response.setHeader('content-type', 'application/json').end('{"text":"heard"}');
+    const transcript = (incoming, response) =>
+      response.setHeader('content-type', 'application/json').end('{"text":"heard"}');
     [speech, other] = [await startUpstream(transcript), await startUpstream(transcript)];
-    gateway = await startGateway(
-      { default_model: 'other', pools: [{ model: 'other', workers: [other.url] }, { model: 'whisper', workers: [speech.url] }] });
+    gateway = await startGateway({
+      default_model: 'other',
+      pools: [
+        { model: 'other', workers: [other.url] },
+        { model: 'whisper', workers: [speech.url] },
+      ],
+    });
   });
 
   it('audio goes by its model field', async () => {
-    const answer = await gateway.client().audio.transcriptions.create(
-      { file: await toFile(wav, 'speech.wav'), model: 'whisper', language: 'en' });
+    const answer = await gateway
+      .client()
+      .audio.transcriptions.create({
+        file: await toFile(wav, 'speech.wav'),
+        model: 'whisper',
+        language: 'en',
+      });
     assert.equal(answer.text, 'heard');
     assert.equal(speech.requests.length, 1);
     assert.ok(speech.requests[0].body.includes(wav), 'the file is untouched');
@@ -109,22 +134,34 @@ describe('multipart', () => {
   });
 
   it('wherever the field stands, and whatever the file contains', async () => {
-    const trap = Buffer.from('--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nother\r\n');  // not at a line start
+    // Not at the start of a line, so not a boundary.
+    const trap = Buffer.from('--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nother\r\n');
     const body = Buffer.concat([
-      Buffer.from('--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nx'), trap, wav,
+      Buffer.from(
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n' +
+          'Content-Type: audio/wav\r\n\r\nx',
+      ),
+      trap,
+      wav,
       Buffer.from('\r\n--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper\r\n--b--\r\n'),
     ]);
     const before = speech.requests.length;
-    const answer = await gateway.request('/v1/audio/transcriptions',
-      { method: 'POST', body, headers: { 'content-type': 'multipart/form-data; boundary=b' } });
+    const answer = await gateway.request('/v1/audio/transcriptions', {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'multipart/form-data; boundary=b' },
+    });
     assert.equal(answer.worker, speech.name);
     assert.deepEqual(speech.requests[before].body, body);
   });
 
   it('without one goes to the default model', async () => {
     const body = '--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n';
-    const answer = await gateway.request('/v1/files',
-      { method: 'POST', body, headers: { 'content-type': 'multipart/form-data; boundary="b"' } });
+    const answer = await gateway.request('/v1/files', {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'multipart/form-data; boundary="b"' },
+    });
     assert.equal(answer.worker, other.name);
   });
 });

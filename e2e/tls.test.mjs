@@ -8,24 +8,50 @@ import { before, describe, it } from 'node:test';
 import { chat, gate, scratch, startGateway, startUpstream } from './harness.mjs';
 
 describe('https workers', () => {
-  const certificate = path.join(scratch, 'worker.crt'), key = path.join(scratch, 'worker.key');
+  const certificate = path.join(scratch, 'worker.crt'),
+    key = path.join(scratch, 'worker.key');
   const other = path.join(scratch, 'other.crt');
   let upstream;
 
   function makeCertificate(out, keyOut, name) {
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
-      '-subj', '/CN=worker', '-addext', `subjectAltName=${name}`, '-keyout', keyOut, '-out', out], { stdio: 'ignore' });
+    execFileSync(
+      'openssl',
+      [
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+        '-nodes',
+        '-days',
+        '2',
+        '-subj',
+        '/CN=worker',
+        '-addext',
+        `subjectAltName=${name}`,
+        '-keyout',
+        keyOut,
+        '-out',
+        out,
+      ],
+      { stdio: 'ignore' },
+    );
   }
 
   before(async () => {
     makeCertificate(certificate, key, 'IP:127.0.0.1');
     makeCertificate(other, path.join(scratch, 'other.key'), 'IP:127.0.0.1');
-    upstream = await startUpstream(undefined, { tls: { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) } });
+    upstream = await startUpstream(undefined, {
+      tls: { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) },
+    });
   });
 
   const ask = async worker => {
-    const gateway = await startGateway(
-      { health: { active: false }, pools: [{ model: 'm', workers: [{ url: upstream.url, ...worker }] }] });
+    const gateway = await startGateway({
+      health: { active: false },
+      pools: [{ model: 'm', workers: [{ url: upstream.url, ...worker }] }],
+    });
     return gateway.request('/v1/chat/completions', { body: chat('m', { filler: 'x'.repeat(200_000) }) });
   };
 
@@ -48,9 +74,12 @@ describe('https workers', () => {
   });
 
   it('are refused under another name', async () => {
-    const named = path.join(scratch, 'named.crt'), namedKey = path.join(scratch, 'named.key');
+    const named = path.join(scratch, 'named.crt'),
+      namedKey = path.join(scratch, 'named.key');
     makeCertificate(named, namedKey, 'DNS:elsewhere.example');
-    const server = await startUpstream(undefined, { tls: { cert: fs.readFileSync(named), key: fs.readFileSync(namedKey) } });
+    const server = await startUpstream(undefined, {
+      tls: { cert: fs.readFileSync(named), key: fs.readFileSync(namedKey) },
+    });
     const answer = await ask({ url: server.url, tls: { ca_file: named } });
     assert.ok([502, 503].includes(answer.status), `${answer.status}`);
     assert.equal(server.requests.length, 0);
@@ -62,19 +91,25 @@ describe('https workers', () => {
 
   it('stream, are probed, and their connections are used again', { timeout: 20_000 }, async () => {
     const arrived = [gate(), gate()];
-    const streaming = await startUpstream(async (incoming, response) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      for (const [i, { promise }] of arrived.entries()) {
-        response.write(`data: ${i}\n\n`);
-        await promise;
-      }
-      response.end('data: [DONE]\n\n');
-    }, { tls: { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) } });
-    const gateway = await startGateway(
-      { pools: [{ model: 'm', workers: [{ url: streaming.url, tls: { ca_file: certificate } }] }] });
+    const streaming = await startUpstream(
+      async (incoming, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        for (const [i, { promise }] of arrived.entries()) {
+          response.write(`data: ${i}\n\n`);
+          await promise;
+        }
+        response.end('data: [DONE]\n\n');
+      },
+      { tls: { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) } },
+    );
+    const gateway = await startGateway({
+      pools: [{ model: 'm', workers: [{ url: streaming.url, tls: { ca_file: certificate } }] }],
+    });
     for (let i = 0; i < 6; ++i) {
       const stream = await fetch(`${gateway.url}/v1/chat/completions`, {
-        method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(chat('m', { stream: true })),
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(chat('m', { stream: true })),
       });
       let text = '';
       for await (const bytes of stream.body) {
@@ -84,6 +119,7 @@ describe('https workers', () => {
       assert.equal(text, 'data: 0\n\ndata: 1\n\ndata: [DONE]\n\n');
     }
     const sockets = new Set(streaming.requests.map(entry => entry.socket));
-    assert.ok(sockets.size <= 2, `${sockets.size} connections for 6 requests in turn`);  // a probe may have taken one
+    // A probe may have taken one.
+    assert.ok(sockets.size <= 2, `${sockets.size} connections for 6 requests in turn`);
   });
 });

@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 
 import {
-  chat, gate, postBytes, requestBytes, sleep, startGateway, startUpstream, until, Wire,
+  chat,
+  gate,
+  postBytes,
+  requestBytes,
+  sleep,
+  startGateway,
+  startUpstream,
+  until,
+  Wire,
 } from './harness.mjs';
 
 describe('on the wire', () => {
@@ -18,9 +26,14 @@ describe('on the wire', () => {
 
   it('a request body in chunks, of any size, cut anywhere', async () => {
     answer = echo;
-    const chunks = [...json].map((byte, i) => `${i % 3 === 0 ? '0001;name="v"' : '1'}\r\n${byte}\r\n`).join('') + '0\r\nx-trailer: 1\r\n\r\n';
+    const chunks =
+      [...json].map((byte, i) => `${i % 3 === 0 ? '0001;name="v"' : '1'}\r\n${byte}\r\n`).join('') +
+      '0\r\nx-trailer: 1\r\n\r\n';
     const bytes = Buffer.concat([
-      requestBytes('POST', '/v1/chat/completions', { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }),
+      requestBytes('POST', '/v1/chat/completions', {
+        'content-type': 'application/json',
+        'transfer-encoding': 'chunked',
+      }),
       Buffer.from(chunks),
     ]);
     const wire = await Wire.open(gateway.port);
@@ -39,8 +52,13 @@ describe('on the wire', () => {
   it('Expect: 100-continue is answered before the body is sent', async () => {
     answer = echo;
     const wire = await Wire.open(gateway.port);
-    wire.send(requestBytes('POST', '/v1/chat/completions',
-      { 'content-type': 'application/json', 'content-length': json.length, expect: '100-continue' }));
+    wire.send(
+      requestBytes('POST', '/v1/chat/completions', {
+        'content-type': 'application/json',
+        'content-length': json.length,
+        expect: '100-continue',
+      }),
+    );
     assert.equal((await wire.takeHead({ interim: true })).status, 100);
     wire.send(json);
     const got = await wire.takeResponse();
@@ -57,7 +75,7 @@ describe('on the wire', () => {
     };
     const wire = await Wire.open(gateway.port);
     wire.send(Buffer.concat([0, 1, 2].map(n => postBytes('/v1/chat/completions', chat('m', { n })))));
-    await sleep(100);  // the wrong order would show now
+    await sleep(100); // the wrong order would show now
     assert.equal(wire.received.length, 0);
     first.resolve();
     for (const n of [0, 1, 2]) assert.equal((await wire.takeResponse()).body.toString(), `answer ${n}`);
@@ -76,7 +94,7 @@ describe('on the wire', () => {
       const wire = await Wire.open(gateway.port);
       wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
       if (when === 'with its request') wire.finish();
-      await sleep(50);  // time for the gateway to see the FIN
+      await sleep(50); // time for the gateway to see the FIN
       begin.resolve();
       const got = wire.takeResponse();
       await until('the answer has begun', () => wire.seen.includes('data: 1'));
@@ -94,7 +112,10 @@ describe('on the wire', () => {
       response.end('two');
     };
     const wire = await Wire.open(gateway.port);
-    wire.send(`POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: ${json.length}\r\n\r\n${json}`);
+    wire.send(
+      'POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\n' +
+        `content-length: ${json.length}\r\n\r\n${json}`,
+    );
     const got = await wire.takeResponse();
     assert.equal(got.status, 200);
     assert.equal(got.headers['transfer-encoding'], undefined);
@@ -141,7 +162,8 @@ describe('on the wire', () => {
   });
 
   it('an answer without length or chunks ends with its connection', async () => {
-    answer = (incoming, response) => incoming.socket.end('HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end');
+    answer = (incoming, response) =>
+      incoming.socket.end('HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end');
     const wire = await Wire.open(gateway.port);
     wire.send(postBytes('/v1/chat/completions', json));
     const got = await wire.takeResponse();
