@@ -31,7 +31,8 @@ struct RoutePolicyEntry {
   std::string_view summary;  // one line
   std::string_view details;  // a paragraph for the reference page: rule, when to use it, when not, source
   std::span<const OptionField> fields;
-  /// Checks that values fit together (single ranges are checked by `make_route_policy`); empty = fine.
+  /// Checks that values fit together (single ranges are checked by `check_values`); empty = fine. May be
+  /// null.
   std::string (*validate)(const OptionValues& values);
   std::unique_ptr<RoutePolicy> (*make)(const OptionValues& values);
 };
@@ -43,5 +44,7 @@ const RoutePolicyEntry* find_route_policy(std::string_view name);
 OptionValues default_values(const RoutePolicyEntry& entry);
 /// Fails with a message that names the option and its range.
 Result<void> check_values(const RoutePolicyEntry& entry, const OptionValues& values);
+/// The reference page of all policies and their options (Markdown): docs/reference/policies.md.
+std::string route_policy_reference();
 
 }  // namespace heng
