@@ -449,7 +449,7 @@ TEST(Secrets, MissingCertificateAuthorityIsNamed) {
   };
   EXPECT_EQ(said("ca.pem"), "");
   EXPECT_THAT(said("missing.pem"),
-              AllOf(HasSubstr("f:3:40: `ca_file`: cannot read"), HasSubstr("No such file")));
+              AllOf(HasSubstr("f:3:41: `ca_file`: cannot read"), HasSubstr("No such file")));
 }
 
 TEST(Secrets, UnreadableTokenIsOneMistakeNotTwo) {

@@ -181,7 +181,7 @@ constexpr Field kWorker[] = {
      at<&WorkerConfig::capacity>, "200"},
     {"weight", Type::number, 0.001, 1e6, "Its share compared with the other workers.",
      at<&WorkerConfig::weight>, ""},
-    {"tls", Type::structure, 0, 0, "Only for https, see below.", nullptr, "group"},
+    {"tls", Type::structure, 0, 0, "Only for https: whom to trust.", nullptr, "group"},
 };
 
 constexpr Field kWorkerTls[] = {

@@ -93,13 +93,18 @@ bool is_quote_closed(std::string_view text, std::size_t at) {
   return false;
 }
 
+/// Thrown through yaml-cpp to stop it early; caught in read_yaml.
+struct TooManyValues {
+  int line;
+  int column;
+};
+
 class TreeBuilder : public YAML::EventHandler {
  public:
   explicit TreeBuilder(Issues& issues) : issues_(issues) {}
 
   YamlNode take() { return std::move(root_); }
   int documents() const { return documents_; }
-  bool is_full() const { return nodes_ >= kYamlNodesMax; }
   bool is_last_quoted() const { return last_quoted_; }
   int last_line() const { return last_line_; }
   int last_column() const { return last_column_; }
@@ -148,14 +153,12 @@ class TreeBuilder : public YAML::EventHandler {
     node.kind = kind;
     node.line = mark.line + 1;
     node.column = mark.column + 1;
-    if (++nodes_ == kYamlNodesMax) {
-      report(mark, fmt::format("more than {} values; this cannot be a configuration of Heng", kYamlNodesMax));
-    }
+    if (++nodes_ > kYamlNodesMax) throw TooManyValues{node.line, node.column};
     return node;
   }
 
   void add(YamlNode node) {
-    if (is_full() || documents_ > 1 || too_deep_ > 0) return;
+    if (documents_ > 1 || too_deep_ > 0) return;
     if (open_.empty()) {
       root_ = std::move(node);
     } else {
@@ -220,6 +223,10 @@ YamlNode read_yaml(std::string_view text, Issues& issues) {
     YAML::Parser parser(stream);
     while (builder.documents() < 2 && parser.HandleNextDocument(builder)) {
     }
+  } catch (const TooManyValues& place) {
+    issues.add(place.line, place.column,
+               fmt::format("more than {} values; this cannot be a configuration of Heng", kYamlNodesMax));
+    return broken;
   } catch (const YAML::DeepRecursion& error) {
     issues.add(error.mark.line + 1, error.mark.column + 1,
                fmt::format("nested deeper than {} levels", kYamlDepthMax));
@@ -231,7 +238,6 @@ YamlNode read_yaml(std::string_view text, Issues& issues) {
     issues.add(0, 0, fmt::format("not valid YAML: {}", error.what()));
     return broken;
   }
-  if (builder.is_full()) return broken;
   // Only the last scalar can have run into the end of the file.
   if (builder.is_last_quoted() &&
       !is_quote_closed(text, offset_of(text, builder.last_line(), builder.last_column()))) {
