@@ -94,11 +94,11 @@ pools:
     hash_on: header:X-User
     session_header: x-session
     workers:
-      - {url: "HTTPS://W2.Example/base//", name: two, model: other, capacity: 200, weight: 2.5, tls: {verify: false}}
+      - {url: "HTTPS://W2.Example/base//", name: two, model: other, capacity: 200, weight: 2.5,
+         tls: {verify: false}}
       - http://[::1]/
 )",
                                        "");
-  // A doubled slash inside a path is refused; at its end it is dropped.
   ASSERT_EQ(format_issues("f", load.issues), "");
   const Config& config = load.config;
   EXPECT_EQ(config.listen.host, "::1");

@@ -77,16 +77,16 @@ constexpr std::string_view kIntroduction =
 
 # Configuration
 
-One YAML file, given with `-c`. `heng check -c heng.yaml` reports every mistake in it, each as `file:line:column` with
-what to do next. A commented example is [heng.example.yaml](../heng.example.yaml). Flags are stronger than environment
-variables (`HENG_*`), those than the file, and the file than the defaults below.
+One YAML file, given with `-c`. `heng check -c heng.yaml` reports every mistake in it, each as
+`file:line:column` with what to do next. A commented example is [heng.example.yaml](../heng.example.yaml). Flags
+are stronger than environment variables (`HENG_*`), those than the file, and the file than the defaults below.
 
 - **Durations** have a unit: `200ms`, `5s`, `2m`, `1h`.
 - **Sizes** are bytes or have a unit: `500`, `64KiB`, `1MiB`, `2GiB`.
-- **Secrets** are best kept in files of their own that not everybody can read (`chmod 600`). Relative paths count from
-  the folder of the configuration file.
-- The file is UTF-8, one document, at most 4 MiB, without tabs, anchors, aliases and tags; nothing in it is replaced
-  by environment variables.
+- **Secrets** are best kept in files of their own that not everybody can read (`chmod 600`). Relative paths count
+  from the folder of the configuration file.
+- The file is UTF-8, one document, at most 4 MiB, without tabs, anchors, aliases and tags; nothing in it is
+  replaced by environment variables.
 
 The smallest configuration:
 
@@ -101,9 +101,10 @@ pools:
 )";
 
 constexpr std::string_view kExampleHead =
-    R"(# Configuration of Heng. Lines that begin with `#` and a key show the default, or an example where there is none.
+    R"(# Configuration of Heng. Lines that begin with `#` and a key show the default, or an example if there
+# is none.
 # Check a file with: heng check -c heng.yaml
-# All keys: docs/reference/configuration.md. Written by `heng docs --write` from the tables in src/config/schema.cc.
+# All keys: docs/reference/configuration.md. Written by `heng docs --write` from src/config/schema.cc.
 
 )";
 
