@@ -78,13 +78,13 @@ constexpr std::string_view kIntroduction =
 # Configuration
 
 One YAML file, given with `-c`. `heng check -c heng.yaml` reports every mistake in it, each as
-`file:line:column` with what to do next. A commented example is [heng.example.yaml](../heng.example.yaml). Flags
-are stronger than environment variables (`HENG_*`), those than the file, and the file than the defaults below.
+`file:line:column` with what to do next. A commented example is [heng.example.yaml](../heng.example.yaml).
+Flags are stronger than environment variables (`HENG_*`), those than the file, and the file than the defaults below.
 
 - **Durations** have a unit: `200ms`, `5s`, `2m`, `1h`.
 - **Sizes** are bytes or have a unit: `500`, `64KiB`, `1MiB`, `2GiB`.
-- **Secrets** are best kept in files of their own that not everybody can read (`chmod 600`). Relative paths count
-  from the folder of the configuration file.
+- **Secrets** are best kept in files of their own that not everybody can read (`chmod 600`). Relative paths
+  count from the folder of the configuration file.
 - The file is UTF-8, one document, at most 4 MiB, without tabs, anchors, aliases and tags; nothing in it is
   replaced by environment variables.
 
