@@ -38,13 +38,14 @@ class Hash final : public RoutePolicy {
   std::optional<Slot> choose(const RequestView& request, const PoolView& pool, Instant, Rng& rng) override {
     sync(pool);
     if (request.affinity == 0 || pool.eligible.size() < 2) return less_loaded_of_two(pool, rng);
-    double in_flight = 1, weight = 0, weight_max = 0;  // the request to be placed counts
+    std::uint64_t in_flight = 1;  // the request to be placed counts
+    double weight = 0, weight_max = 0;
     for (const Slot slot : pool.eligible) {
       in_flight += pool.in_flight[slot];
       weight += pool.weight[slot];
       weight_max = std::max(weight_max, pool.weight[slot]);
     }
-    const double per_weight = options_.load_factor * in_flight / weight;
+    const double per_weight = options_.load_factor * static_cast<double>(in_flight) / weight;
     const std::uint64_t key = mix(request.affinity);
     auto point = std::ranges::upper_bound(ring_, key, {}, &Point::position);
     // Some worker is always below its bound; if it is far along the ring, the scan at the end is cheaper.

@@ -29,12 +29,15 @@ class SmoothTurn {
   std::optional<Slot> pick(const PoolView& pool, WeightOf weight_of) {
     if (pool.eligible.empty()) return std::nullopt;
     double sum = 0;
-    Slot best = pool.eligible.front();
+    Slot best = kNoSlot;
+    double most = 0;
     for (const Slot slot : pool.eligible) {
       const double weight = weight_of(slot);
       sum += weight;
-      credit_[slot] += weight;
-      if (credit_[slot] > credit_[best]) best = slot;
+      const double credit = credit_[slot] += weight;
+      if (credit <= most && best != kNoSlot) continue;
+      best = slot;
+      most = credit;
     }
     credit_[best] -= sum;
     return best;
