@@ -99,7 +99,7 @@ describe('admin', () => {
       const answer = await gateway.admin(`/api/v1/${what}`);
       assert.equal(answer.status, 200);
       assert.match(answer.headers['content-type'], /^application\/json/);
-      assert.ok(Array.isArray(answer.json()[what] ?? answer.json()), answer.text().slice(0, 200));
+      assert.ok(Object.values(answer.json()).every(Array.isArray), answer.text().slice(0, 200));
       assert.ok(answer.text().includes('"dynamic"'), answer.text().slice(0, 500));
       if (what === 'workers')
         for (const name of ['first', 'second']) assert.ok(answer.text().includes(`"${name}"`));
@@ -140,13 +140,13 @@ describe('POST /balance', () => {
   let gateway;
 
   before(async () => {
-    const upstream = await startUpstream();
+    const upstreams = await Promise.all(capacities.map(() => startUpstream()));
     gateway = await startGateway({
       pools: [
         {
           model: 'm',
           policy: { name: 'dynamic_weight', alpha: 0.5, beta: 0.1 },
-          workers: capacities.map((capacity, i) => ({ url: upstream.url, name: `w${i}`, capacity })),
+          workers: capacities.map((capacity, i) => ({ url: upstreams[i].url, name: `w${i}`, capacity })),
         },
       ],
     });
@@ -188,7 +188,7 @@ describe('POST /balance', () => {
 });
 
 describe('admin token', () => {
-  it('is needed for everything but health', async () => {
+  it('is needed for changes, not for reading on loopback', async () => {
     fs.writeFileSync(path.join(scratch, 'admin.token'), 'open-sesame\n', { mode: 0o600 });
     const upstream = await startUpstream();
     const gateway = await startGateway({
@@ -197,12 +197,12 @@ describe('admin token', () => {
     });
     const right = { authorization: 'Bearer open-sesame' },
       wrong = { authorization: 'Bearer open-sesamf' };
-    assert.equal((await gateway.admin('/healthz')).status, 200);
-    for (const options of [{}, { body: { loads: [1] } }]) {
-      const target = options.body ? '/balance' : '/api/v1/workers';
-      assert.equal((await gateway.admin(target, options)).status, 401);
-      assert.equal((await gateway.admin(target, { ...options, headers: wrong })).status, 401);
-      assert.equal((await gateway.admin(target, { ...options, headers: right })).status, 200);
+    for (const target of ['/healthz', '/metrics', '/api/v1/workers']) {
+      assert.equal((await gateway.admin(target)).status, 200);
     }
+    const body = { loads: [1] };
+    assert.equal((await gateway.admin('/balance', { body })).status, 401);
+    assert.equal((await gateway.admin('/balance', { body, headers: wrong })).status, 401);
+    assert.equal((await gateway.admin('/balance', { body, headers: right })).status, 200);
   });
 });

@@ -32,7 +32,7 @@ describe('affinity', () => {
     const home = new Map();
     for (let round = 0; round < 3; ++round) {
       for (const key of keys) {
-        const worker = await askFor(key);
+        const worker = await askFor(key, round);
         assert.equal(worker, home.get(key) ?? worker, `${key} moved in round ${round}`);
         home.set(key, worker);
       }
@@ -43,17 +43,12 @@ describe('affinity', () => {
 
   it('by a header', () => assertSticky(key => ask(chat('by-header'), { 'x-key': key })));
   it('by the user', () => assertSticky(key => ask(chat('by-user', { user: key }))));
-  it('by the start of the prompt', () =>
-    assertSticky(key =>
-      ask(
-        chat('by-prompt', {
-          messages: [
-            { role: 'system', content: `${key} `.repeat(300) },
-            { role: 'user', content: String(Math.random()) },
-          ],
-        }),
-      ),
-    ));
+  it('by the start of the prompt: all turns of a conversation', () =>
+    assertSticky((key, round) => {
+      const content = 'answer '.repeat(round);
+      const later = round === 0 ? [] : [{ role: 'assistant', content }, { role: 'user', content }];
+      return ask(chat('by-prompt', { messages: [{ role: 'user', content: `${key} ` }, ...later] }));
+    }));
   it('by a session header, with any policy', () =>
     assertSticky(key => ask(chat('by-session'), { 'x-session': key })));
 

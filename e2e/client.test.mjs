@@ -5,7 +5,7 @@ import { before, describe, it } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { chat, startGateway, startLlama, withoutLlama } from './harness.mjs';
+import { chat, startGateway, startLlama, until, withoutLlama } from './harness.mjs';
 
 describe('official client over two llama-servers', { skip: withoutLlama }, () => {
   let workers, embedder, gateway, client;
@@ -156,7 +156,8 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
 
   it('finds out the models of workers when none is configured', async () => {
     const discovering = await startGateway({ pools: [{ workers: [workers[0].url, embedder.url] }] });
-    const other = discovering.client({ maxRetries: 3 }); // the first look may not be over yet
+    const other = discovering.client();
+    await until('the workers have been asked', async () => (await other.models.list()).data.length > 0);
     const answer = await other.chat.completions.create(chat('tiny'));
     assert.equal(answer.usage.completion_tokens, 8);
     assert.equal((await other.embeddings.create({ model: 'tiny-embed', input: 'hello' })).data.length, 1);

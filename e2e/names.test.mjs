@@ -34,7 +34,7 @@ describe('model names', () => {
 
   it('an alias is renamed, and nothing else in the body', async () => {
     const body = name =>
-      `{ "a":"\\"model\\":\\"x\\"", "nested":{"model":"gpt-4o-mini"},\n\t"model" : ${name} ,"n":1.50e3}`;
+      `{ "a":"\\"model\\":\\"x\\"", "nested":{"model":"gpt-4o-mini"},\n\t"model" : ${name} ,"score":1.50e3}`;
     for (const alias of ['"gpt-4o-mini"', '"other/name:1"', '"gpt-4o-\\u006dini"', '"public"']) {
       assert.equal((await send(body(alias))).status, 200);
       assert.equal(seen().body.toString(), body('"public"'));
