@@ -119,15 +119,9 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config, std::
 
 /// From configuration and what discovery has found. Pools and workers that stay keep all they have learned.
 void Gateway::build_pools() {
-  auto before_pools = std::exchange(pools_, {});
-  auto before_workers = std::exchange(workers_, {});
   names_.clear();
-  // Everything known may stay; what is not asked for again is retired below.
-  pools_ = before_pools;
-  workers_ = before_workers;
   std::map<std::string, bool> wanted_pools;
   std::map<const Worker*, bool> wanted_workers;
-  discovered_version_ = 0;
   for (const PoolConfig& config : config_.pools) {
     std::vector<std::shared_ptr<Worker>> workers;
     for (const WorkerConfig& worker : config.workers) workers.push_back(worker_for(worker));
@@ -135,7 +129,6 @@ void Gateway::build_pools() {
       wanted_workers[worker.get()] = true;
       const bool needs_models = config.model.empty() || config.model == "*";
       if (needs_models) worker->discover_models(kDiscoveryEvery);
-      if (needs_models) discovered_version_ += worker->models_version();
     }
     if (!config.model.empty()) {
       put_pool(config.model, config, workers);
@@ -163,17 +156,19 @@ void Gateway::build_pools() {
     retired_workers_.push_back(entry.second);
     return true;
   });
+  discovered_version_ = discovered_version();
+}
+
+std::uint64_t Gateway::discovered_version() const {
+  std::uint64_t version = 0;
+  for (const auto& [key, worker] : workers_) version += worker->models_version();
+  return version;
 }
 
 void Gateway::tick() {
   const Instant now = loop_.now();
-  std::uint64_t version = 0;
   for (const auto& [key, worker] : workers_) worker->tick(now);
-  for (const PoolConfig& config : config_.pools) {
-    if (!config.model.empty() && config.model != "*") continue;
-    for (const WorkerConfig& worker : config.workers) version += worker_for(worker)->models_version();
-  }
-  if (version != discovered_version_) build_pools();
+  if (discovered_version() != discovered_version_) build_pools();
   for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
   std::erase_if(retired_pools_, [](const auto& pool) { return pool.use_count() == 1; });

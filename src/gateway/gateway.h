@@ -72,6 +72,7 @@ class Gateway final : public RequestHandler {
   void tick();
   void build_pools();
   void build_discovered_pools();
+  std::uint64_t discovered_version() const;
   std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
   void put_pool(const std::string& model, const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
   std::shared_ptr<ModelPool> find_pool(std::string_view model) const;

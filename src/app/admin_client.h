@@ -1,0 +1,30 @@
+// `heng workers`, `heng pools`, `heng weights`, `heng reload`: a running gateway seen from the command line.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "base/result.h"
+
+namespace heng {
+
+/// Where the gateway's admin API is and how to show what it says.
+struct AdminOptions {
+  std::string address = "127.0.0.1:8081";
+  std::string token_file;
+  std::string output = "table";
+  bool no_headers = false;
+  double watch_s = 0;  // 0 = once
+};
+
+class AdminCommands {
+ public:
+  void add_to(CLI::App& app, int& exit_code);
+
+ private:
+  void add_view(CLI::App& app, int& exit_code, const char* name, const char* help, const char* path);
+  AdminOptions options_;
+  int history_ = 20;
+};
+
+}  // namespace heng

@@ -1,0 +1,101 @@
+// The command line: one program, one subcommand for each thing users do.
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdlib>
+
+#include "app/admin_client.h"
+#include "app/demo.h"
+#include "app/docs.h"
+#include "app/engine_command.h"
+#include "app/exit_code.h"
+#include "app/serve.h"
+
+namespace {
+
+using namespace heng;
+
+constexpr const char* kAbout =
+    "Heng balances AI work. It puts one OpenAI-compatible endpoint in front of inference servers of unequal speed\n"
+    "and learns how much each of them can take.\n\n"
+    "  heng demo                 see it work on this machine, without any configuration\n"
+    "  heng serve -c heng.yaml   run the gateway\n"
+    "  heng workers              look at a running gateway";
+
+/// `--set KEY=VALUE` after the environment: a flag is stronger.
+Result<ConfigOverrides> all_overrides(const std::vector<std::string>& settings) {
+  Result<ConfigOverrides> overrides = environment_overrides();
+  if (!overrides) return overrides;
+  for (const std::string& setting : settings) {
+    const std::size_t equals = setting.find('=');
+    if (equals == std::string::npos) return fail(ErrorCode::invalid, fmt::format("--set wants KEY=VALUE, not '{}'", setting));
+    overrides->push_back({setting.substr(0, equals), setting.substr(equals + 1), "--set " + setting});
+  }
+  return overrides;
+}
+
+struct FileOptions {
+  std::string path = "/etc/heng/heng.yaml";
+  std::vector<std::string> settings;
+
+  void add_to(CLI::App& command) {
+    command.add_option("-c,--config", path, "Configuration file (YAML)")->envname("HENG_CONFIG")->capture_default_str();
+    command.add_option("--set", settings, "Override one option, as in --set timeouts.first_byte=300s; may be repeated");
+    command.footer("Every option outside `pools` can also come from the environment: HENG_TIMEOUTS_FIRST_BYTE=300s.\n"
+                   "Precedence: --set, environment, file, default. All options: docs/reference/configuration.md\n"
+                   "or `heng docs configuration`.");
+  }
+
+  template <class Run>
+  int with_overrides(Run run) const {
+    const Result<ConfigOverrides> overrides = all_overrides(settings);
+    if (overrides) return run(path, *overrides);
+    fmt::print(stderr, "heng: {}\n", overrides.error().message);
+    return kExitConfigInvalid;
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  spdlog::set_default_logger(spdlog::stderr_logger_st("heng"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+
+  CLI::App app(kAbout, "heng");
+  app.set_version_flag("--version", "heng " HENG_VERSION);
+  app.require_subcommand(1);
+  int exit_code = kExitOk;
+
+  FileOptions serve_options;
+  CLI::App* serve_command = app.add_subcommand("serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration");
+  serve_options.add_to(*serve_command);
+  serve_command->callback([&] { exit_code = serve_options.with_overrides(serve); });
+
+  FileOptions check_options;
+  CLI::App* check_command = app.add_subcommand("check", "Check a configuration file; exit status 3 if it is not valid");
+  check_options.add_to(*check_command);
+  check_command->callback([&] { exit_code = check_options.with_overrides(check_configuration); });
+
+  DemoOptions demo_options;
+  add_demo_command(app, demo_options, exit_code);
+  EngineCommand engine_command;
+  engine_command.add_to(app, exit_code);
+  AdminCommands admin_commands;
+  admin_commands.add_to(app, exit_code);
+  DocsCommand docs_command;
+  docs_command.add_to(app, exit_code);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "heng: {}\n", error.what());
+    return kExitFailed;
+  }
+  return exit_code;
+}

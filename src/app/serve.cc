@@ -1,0 +1,171 @@
+// Wires configuration, gateway, admin API and signals together.
+#include "app/serve.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <ctime>
+
+#include "app/exit_code.h"
+#include "gateway/admin.h"
+#include "gateway/gateway.h"
+#include "live/service_notify.h"
+
+extern char** environ;
+
+namespace heng {
+
+namespace {
+
+double wall_clock_s() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+/// The running program: what signals act on.
+class Service {
+ public:
+  Service(std::string path, ConfigOverrides overrides, Config config)
+      : path_(std::move(path)),
+        overrides_(std::move(overrides)),
+        gateway_(loop_, std::move(config), wall_clock_s()),
+        admin_(gateway_, [this] { return reload(); }),
+        drain_timer_(loop_, [this] { watch_drain(); }),
+        interrupt_(loop_, SIGINT, [this] { stop(); }),
+        terminate_(loop_, SIGTERM, [this] { stop(); }),
+        hang_up_(loop_, SIGHUP, [this] { static_cast<void>(reload()); }) {}
+
+  Result<void> start() {
+    if (const auto started = gateway_.start(); !started) return started;
+    if (gateway_.config().admin) {
+      if (const auto started = admin_.start(*gateway_.config().admin); !started) return started;
+    }
+    gateway_.metrics().gauge("heng_build_info", "Version of this program", {{"version", HENG_VERSION}}).set(1);
+    return {};
+  }
+
+  void run() {
+    announce();
+    notify_service("READY=1");
+    loop_.run();
+  }
+
+ private:
+  void announce() {
+    std::size_t workers = 0;
+    for (const auto& [model, pool] : gateway_.pools()) workers += pool->config().workers.size();
+    spdlog::info("API on http://{}:{}/v1, {} pool(s), {} worker(s)", gateway_.config().listen.host,
+                 gateway_.endpoint().port, gateway_.pools().size(), workers);
+    if (gateway_.config().admin) {
+      spdlog::info("admin API on http://{}:{} (workers, weights, metrics)", gateway_.config().admin->host,
+                   admin_.endpoint().port);
+    }
+  }
+
+  Result<void> reload() {
+    notify_service(fmt::format("RELOADING=1\nMONOTONIC_USEC={}",
+                               std::chrono::duration_cast<std::chrono::microseconds>(loop_.now().time_since_epoch()).count()));
+    Result<void> done = {};
+    ConfigLoad loaded = load_config(path_, overrides_);
+    if (!loaded.issues.empty()) {
+      done = fail(ErrorCode::invalid, format_issues(path_, loaded.issues));
+    } else {
+      done = gateway_.reload(std::move(loaded.config));
+    }
+    gateway_.metrics()
+        .counter("heng_reloads_total", "Configuration reloads", {{"result", done ? "applied" : "refused"}})
+        .add();
+    if (done) {
+      spdlog::info("configuration reloaded from {}", path_);
+    } else {
+      spdlog::error("configuration not reloaded, the old one stays in force:\n{}", done.error().message);
+    }
+    notify_service("READY=1");
+    return done;
+  }
+
+  void stop() {
+    if (gateway_.draining()) return loop_.stop();
+    notify_service("STOPPING=1");
+    spdlog::info("draining: {} request(s) under way, at most {:.0f} s; once more to stop at once",
+                 gateway_.totals().in_flight, to_seconds(gateway_.config().timeouts.drain));
+    gateway_.drain();
+    drain_ends_ = loop_.now() + gateway_.config().timeouts.drain;
+    drain_timer_.every(20ms);
+  }
+
+  void watch_drain() {
+    if (!gateway_.idle() && loop_.now() < drain_ends_) return;
+    if (!gateway_.idle()) spdlog::warn("{} request(s) cut off", gateway_.totals().in_flight);
+    loop_.stop();
+  }
+
+  std::string path_;
+  ConfigOverrides overrides_;
+  Loop loop_;
+  Gateway gateway_;
+  AdminApi admin_;
+  Timer drain_timer_;
+  Instant drain_ends_;
+  SignalWatch interrupt_;
+  SignalWatch terminate_;
+  SignalWatch hang_up_;
+};
+
+std::string variable_name(std::string_view key) {
+  std::string name = "HENG_";
+  for (const char c : key) name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+}  // namespace
+
+Result<ConfigOverrides> environment_overrides() {
+  const std::vector<std::string> keys = option_keys();
+  ConfigOverrides overrides;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (!text.starts_with("HENG_")) continue;
+    const std::size_t equals = text.find('=');
+    const std::string_view name = text.substr(0, equals);
+    if (name == "HENG_CACHE" || name == "HENG_CONFIG") continue;
+    const auto key = std::ranges::find(keys, name, variable_name);
+    if (key == keys.end()) {
+      return fail(ErrorCode::invalid, fmt::format("the variable {} names no option; see `heng serve --help`", name));
+    }
+    overrides.push_back({*key, std::string(text.substr(equals + 1)), std::string(name)});
+  }
+  return overrides;
+}
+
+int check_configuration(const std::string& path, const ConfigOverrides& overrides) {
+  const ConfigLoad loaded = load_config(path, overrides);
+  if (!loaded.issues.empty()) {
+    fmt::print(stderr, "{}", format_issues(path, loaded.issues));
+    return kExitConfigInvalid;
+  }
+  std::size_t workers = 0;
+  for (const PoolConfig& pool : loaded.config.pools) workers += pool.workers.size();
+  fmt::print("{}: fine, {} pool(s) with {} worker(s)\n", path, loaded.config.pools.size(), workers);
+  return kExitOk;
+}
+
+int serve(const std::string& path, const ConfigOverrides& overrides) {
+  ConfigLoad loaded = load_config(path, overrides);
+  if (!loaded.issues.empty()) {
+    fmt::print(stderr, "{}", format_issues(path, loaded.issues));
+    return kExitConfigInvalid;
+  }
+  Service service(path, overrides, std::move(loaded.config));
+  if (const auto started = service.start(); !started) {
+    fmt::print(stderr, "heng: {}\n", started.error().message);
+    return kExitFailed;
+  }
+  service.run();
+  return kExitOk;
+}
+
+}  // namespace heng
