@@ -1,8 +1,8 @@
 // For tests: engines of unequal speed that batch continuously, under Poisson arrivals, in simulated time.
 #pragma once
 
+#include <cmath>
 #include <deque>
-#include <functional>
 #include <vector>
 
 #include "policy/route/test_pool.h"
