@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { before, describe, it } from 'node:test';
 
-import { chat, freePort, scratch, startGateway, startUpstream, until } from './harness.mjs';
+import { chat, freePort, heng, scratch, startGateway, startUpstream, until } from './harness.mjs';
 
 /// Series of a metrics page: [{name, labels, value}].
 function parseMetrics(page) {
@@ -123,11 +123,7 @@ describe('admin', () => {
   }
 
   it('heng workers says when there is no gateway: exit code 4', async () => {
-    const { code, stdout, stderr } = await gateway.heng(
-      'workers',
-      '--admin',
-      `http://127.0.0.1:${await freePort()}`,
-    );
+    const { code, stdout, stderr } = await heng('workers', '--admin', `127.0.0.1:${await freePort()}`);
     assert.equal(code, 4);
     assert.equal(stdout, '');
     assert.match(stderr, /127\.0\.0\.1/);

@@ -46,7 +46,13 @@ describe('affinity', () => {
   it('by the start of the prompt: all turns of a conversation', () =>
     assertSticky((key, round) => {
       const content = 'answer '.repeat(round);
-      const later = round === 0 ? [] : [{ role: 'assistant', content }, { role: 'user', content }];
+      const later =
+        round === 0
+          ? []
+          : [
+              { role: 'assistant', content },
+              { role: 'user', content },
+            ];
       return ask(chat('by-prompt', { messages: [{ role: 'user', content: `${key} ` }, ...later] }));
     }));
   it('by a session header, with any policy', () =>

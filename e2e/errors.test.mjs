@@ -2,6 +2,7 @@
 // exceptions.
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
+import zlib from 'node:zlib';
 
 import OpenAI from 'openai';
 
@@ -84,6 +85,12 @@ describe('errors', () => {
       }),
       OpenAI.BadRequestError,
     );
+  });
+
+  it('compressed JSON, which nobody could look into: 415', async () => {
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
+    const body = zlib.gzipSync(JSON.stringify(chat('m')));
+    assertApiError(await gateway.request('/v1/chat/completions', { method: 'POST', headers, body }), 415);
   });
 
   it('no model: refused with a hint', async () => {

@@ -70,6 +70,11 @@ export async function freePort() {
 
 // ---------------------------------------------------------------------------------------------------- progra
 
+/// Without HENG_...: `heng` would take them for options of its own.
+const plainEnvironment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('HENG_')),
+);
+
 /// A child process. Its output goes to a log file; it dies with the test process, however that ends.
 export class Program {
   constructor(name, command, args, { env = {} } = {}) {
@@ -78,7 +83,7 @@ export class Program {
     const log = fs.openSync(this.logPath, 'a');
     this.child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', command, ...args], {
       stdio: ['ignore', log, log],
-      env: { ...process.env, ...env },
+      env: { ...plainEnvironment, ...env },
     });
     fs.closeSync(log);
     this.exited = once(this.child, 'exit').then(([code, signal]) => (this.end = signal ?? code));
@@ -169,7 +174,11 @@ export async function startEngine({ model = 'sim', args = [] } = {}) {
 
 /// Runs `heng ARGS` to its end.
 export async function heng(...args) {
-  const child = spawn(hengBinary, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 20000 });
+  const child = spawn(hengBinary, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: plainEnvironment,
+    timeout: 20000,
+  });
   const [stdout, stderr, [code]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
@@ -233,7 +242,7 @@ export async function startGateway(config) {
     client: options => new OpenAI({ baseURL: `${url}/v1`, apiKey: 'client-key', maxRetries: 0, ...options }),
     request: (target, options) => request(`${url}${target}`, options),
     admin: (target, options) => request(`${adminUrl}${target}`, options),
-    heng: (command, ...args) => heng(command, '--admin', adminUrl, ...args),
+    heng: (command, ...args) => heng(command, '--admin', `127.0.0.1:${adminPort}`, ...args),
   };
 }
 

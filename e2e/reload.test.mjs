@@ -3,7 +3,17 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { before, describe, it } from 'node:test';
 
-import { chat, gate, postBytes, sleep, startGateway, startUpstream, until, Wire } from './harness.mjs';
+import {
+  chat,
+  freePort,
+  gate,
+  postBytes,
+  sleep,
+  startGateway,
+  startUpstream,
+  until,
+  Wire,
+} from './harness.mjs';
 
 describe('reload', () => {
   let first, second;
@@ -81,6 +91,15 @@ describe('reload', () => {
     assert.equal((await ask(gateway)).worker, first.name);
     fs.writeFileSync(gateway.configPath, good);
     assert.equal((await gateway.heng('reload')).code, 0, 'and the good file is fine again');
+  });
+
+  it('cannot move the address: that is said, and nothing is changed', async () => {
+    const gateway = await startGateway(pool(first));
+    gateway.write({ listen: `127.0.0.1:${await freePort()}`, ...pool(second) });
+    const { code, stderr } = await gateway.heng('reload');
+    assert.notEqual(code, 0);
+    assert.match(stderr, /listen/);
+    assert.equal((await ask(gateway)).worker, first.name);
   });
 
   it('keeps what a running stream uses, also if its pool is gone', { timeout: 20_000 }, async () => {

@@ -120,13 +120,11 @@ describe('multipart', () => {
   });
 
   it('audio goes by its model field', async () => {
-    const answer = await gateway
-      .client()
-      .audio.transcriptions.create({
-        file: await toFile(wav, 'speech.wav'),
-        model: 'whisper',
-        language: 'en',
-      });
+    const answer = await gateway.client().audio.transcriptions.create({
+      file: await toFile(wav, 'speech.wav'),
+      model: 'whisper',
+      language: 'en',
+    });
     assert.equal(answer.text, 'heard');
     assert.equal(speech.requests.length, 1);
     assert.ok(speech.requests[0].body.includes(wav), 'the file is untouched');
