@@ -6,10 +6,11 @@ import { before, describe, it } from 'node:test';
 import { chat, sleep, startGateway, startLlama, startUpstream, until, withoutLlama } from './harness.mjs';
 
 /// Requests from several clients until `stop()`; counts answers per worker and keeps every failure.
-function startLoad(gateway, { clients = 4, body = chat('tiny') } = {}) {
+function startLoad(t, gateway, { clients = 4, body = chat('tiny') } = {}) {
   const answers = new Map(),
     failures = [];
   let running = true;
+  t.after(() => (running = false));
   const client = async () => {
     while (running) {
       try {
@@ -38,13 +39,13 @@ function startLoad(gateway, { clients = 4, body = chat('tiny') } = {}) {
 }
 
 describe('a real engine killed and started again', { skip: withoutLlama }, () => {
-  it('loses no request and is used again within seconds', async () => {
+  it('loses no request and is used again within seconds', async t => {
     const steady = await startLlama();
     let mortal = await startLlama();
     const gateway = await startGateway({
       pools: [{ model: 'tiny', policy: 'least_connections', workers: [steady.url, mortal.url] }],
     });
-    const load = startLoad(gateway);
+    const load = startLoad(t, gateway);
     await load.grows(mortal, 5000);
     await mortal.kill();
     await load.grows(steady, 5000);

@@ -44,11 +44,12 @@ describe('reload', () => {
     ],
     ['SIGHUP', async gateway => gateway.program.signal('SIGHUP')],
   ]) {
-    it(`${how} under load loses nothing`, async () => {
+    it(`${how} under load loses nothing`, async t => {
       const gateway = await startGateway(pool(first));
       const used = [],
         failures = [];
       let running = true;
+      t.after(() => (running = false));
       const clients = Array.from({ length: 8 }, async () => {
         while (running) {
           const answer = await ask(gateway).catch(error => ({ error }));

@@ -39,7 +39,7 @@ describe('turmoil', () => {
     });
   });
 
-  /// One client: sends, and then reads on, leaves at once, in a moment or after the first bytes, or half-closes.
+  /// One client: sends, and then stays, leaves at once or in a moment, or half-closes.
   async function client(way, manner) {
     const wire = await Wire.open(gateway.port);
     wire.send(postBytes('/v1/chat/completions', chat('m', { way, stream: way === 'stream' })));
@@ -71,11 +71,9 @@ describe('turmoil', () => {
       if (way === 'hangup' || way === 'garbage') assert.equal(got.status, 502, what);
       if (way === 'broken') assert.match(String(got.error), /closed/, what);
     }
-    const sum = (page, name) =>
-      [...page.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].reduce(
-        (all, m) => all + Number(m[1]),
-        0,
-      );
+    const values = (page, name) =>
+      [...page.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].map(match => Number(match[1]));
+    const sum = (page, name) => values(page, name).reduce((all, value) => all + value, 0);
     const page = await until('nothing in flight', async () => {
       const text = (await gateway.admin('/metrics')).text();
       return sum(text, 'heng_worker_inflight') === 0 && sum(text, 'heng_requests_in_flight') === 0 && text;
