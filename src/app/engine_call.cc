@@ -155,12 +155,15 @@ Check read_completion(dom::object object, EngineCall& call) {
   if (!prompt) return bad("'prompt' is missing.", "prompt");
   std::string_view text;
   dom::array list;
-  if (prompt->get(text) == simdjson::SUCCESS) {
+  dom::element only = *prompt;  // a list of one text counts as the text
+  if (prompt->get(list) == simdjson::SUCCESS && list.size() == 1 &&
+      list.at(0).get(text) == simdjson::SUCCESS) {
+    only = *list.begin();
+  }
+  if (only.get(text) == simdjson::SUCCESS) {
     call.prompt = text;
-  } else if (prompt->get(list) != simdjson::SUCCESS) {
+  } else if (only.get(list) != simdjson::SUCCESS) {
     return wrong_type("prompt", "a string or a list of token numbers");
-  } else if (list.size() == 1 && list.at(0).get(text) == simdjson::SUCCESS) {
-    call.prompt = text;
   } else if (Check error = render_tokens(list, "prompt", call.prompt)) {
     return error;
   }
@@ -199,7 +202,8 @@ Check read_embedding_inputs(dom::element input, EngineCall& call) {
     return {};
   }
   if (input.get(list) != simdjson::SUCCESS) return wrong_type("input", "a string or a list");
-  if (list.begin() != list.end() && list.at(0).is<std::uint64_t>()) {
+  std::uint64_t number = 0;
+  if (list.at(0).get(number) == simdjson::SUCCESS) {
     return render_tokens(list, "input", call.inputs.emplace_back());
   }
   for (const dom::element element : list) {
