@@ -28,13 +28,15 @@ struct Reply {
 
 Result<Reply> ask(const AdminOptions& options, const std::string& path, bool post) {
   const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
-  const std::string url = (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
+  const std::string url =
+      (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
   Reply reply;
   curl_slist* fields = nullptr;
   if (!options.token_file.empty()) {
     std::ifstream file(options.token_file);
     std::string token;
-    if (!std::getline(file, token)) return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", options.token_file));
+    if (!std::getline(file, token))
+      return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", options.token_file));
     fields = curl_slist_append(fields, ("Authorization: Bearer " + token).c_str());
   }
   const std::unique_ptr<curl_slist, void (*)(curl_slist*)> fields_owner(fields, curl_slist_free_all);
@@ -52,10 +54,11 @@ Result<Reply> ask(const AdminOptions& options, const std::string& path, bool pos
   curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, write);
   curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &reply.body);
   if (const CURLcode code = curl_easy_perform(curl.get()); code != CURLE_OK) {
-    return fail(ErrorCode::unavailable,
-                fmt::format("cannot reach the gateway's admin API at {}: {}\n"
-                            "Is `heng serve` running? --admin HOST:PORT or HENG_ADMIN says where its admin API is.",
-                            options.address, curl_easy_strerror(code)));
+    return fail(
+        ErrorCode::unavailable,
+        fmt::format("cannot reach the gateway's admin API at {}: {}\n"
+                    "Is `heng serve` running? --admin HOST:PORT or HENG_ADMIN says where its admin API is.",
+                    options.address, curl_easy_strerror(code)));
   }
   curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &reply.status);
   return reply;
@@ -63,11 +66,16 @@ Result<Reply> ask(const AdminOptions& options, const std::string& path, bool pos
 
 std::string text_of(dom::element value) {
   switch (value.type()) {
-    case dom::element_type::STRING: return std::string(std::string_view(value));
-    case dom::element_type::DOUBLE: return fmt::format("{:.4g}", double(value));
-    case dom::element_type::BOOL: return bool(value) ? "yes" : "no";
-    case dom::element_type::NULL_VALUE: return "-";
-    default: return simdjson::minify(value);
+    case dom::element_type::STRING:
+      return std::string(std::string_view(value));
+    case dom::element_type::DOUBLE:
+      return fmt::format("{:.4g}", double(value));
+    case dom::element_type::BOOL:
+      return bool(value) ? "yes" : "no";
+    case dom::element_type::NULL_VALUE:
+      return "-";
+    default:
+      return simdjson::minify(value);
   }
 }
 
@@ -77,17 +85,26 @@ struct Column {
   bool wide;  // only with -o wide
 };
 
-constexpr Column kWorkerColumns[] = {
-    {"POOL", "pool", false},           {"NAME", "name", false},           {"STATE", "state", false},
-    {"SHARE", "share", false},         {"IN FLIGHT", "in_flight", false}, {"REQUESTS", "requests", false},
-    {"TTFT p50 s", "ttft_p50_s", false}, {"TTFT p95 s", "ttft_p95_s", false}, {"SINCE s", "since_s", true},
-    {"LAST FAULT", "last_fault", true}, {"WEIGHT", "weight", true},        {"CAPACITY", "capacity", true},
-    {"PROMPT TOK", "prompt_tokens", true}, {"OUTPUT TOK", "output_tokens", true}, {"URL", "url", false}};
+constexpr Column kWorkerColumns[] = {{"POOL", "pool", false},
+                                     {"NAME", "name", false},
+                                     {"STATE", "state", false},
+                                     {"SHARE", "share", false},
+                                     {"IN FLIGHT", "in_flight", false},
+                                     {"REQUESTS", "requests", false},
+                                     {"TTFT p50 s", "ttft_p50_s", false},
+                                     {"TTFT p95 s", "ttft_p95_s", false},
+                                     {"SINCE s", "since_s", true},
+                                     {"LAST FAULT", "last_fault", true},
+                                     {"WEIGHT", "weight", true},
+                                     {"CAPACITY", "capacity", true},
+                                     {"PROMPT TOK", "prompt_tokens", true},
+                                     {"OUTPUT TOK", "output_tokens", true},
+                                     {"URL", "url", false}};
 
-constexpr Column kPoolColumns[] = {
-    {"MODEL", "model", false},         {"POLICY", "policy", false},         {"WORKERS", "workers", false},
-    {"ELIGIBLE", "eligible", false},   {"IN FLIGHT", "in_flight", false},   {"p50 s", "duration_p50_s", false},
-    {"p99 s", "duration_p99_s", false}, {"ALIASES", "aliases", true}};
+constexpr Column kPoolColumns[] = {{"MODEL", "model", false},          {"POLICY", "policy", false},
+                                   {"WORKERS", "workers", false},      {"ELIGIBLE", "eligible", false},
+                                   {"IN FLIGHT", "in_flight", false},  {"p50 s", "duration_p50_s", false},
+                                   {"p99 s", "duration_p99_s", false}, {"ALIASES", "aliases", true}};
 
 Table rows_table(dom::array rows, std::span<const Column> columns, bool wide) {
   std::vector<std::string> headings;
@@ -105,7 +122,8 @@ Table rows_table(dom::array rows, std::span<const Column> columns, bool wide) {
   return table;
 }
 
-/// One line a sample, one column a worker; what the policy wants, or what was assigned where it keeps no weights.
+/// One line a sample, one column a worker; what the policy wants, or what was assigned where it keeps no
+/// weights.
 std::string weights_text(dom::array pools, int history, bool headings) {
   std::string text;
   for (const dom::element pool : pools) {
@@ -113,7 +131,8 @@ std::string weights_text(dom::array pools, int history, bool headings) {
     for (const dom::element name : dom::array(pool["workers"])) names.emplace_back(std::string_view(name));
     Table table(names);
     const dom::array samples = pool["history"];
-    const std::size_t skip = samples.size() - std::min<std::size_t>(samples.size(), static_cast<std::size_t>(history));
+    const std::size_t skip =
+        samples.size() - std::min<std::size_t>(samples.size(), static_cast<std::size_t>(history));
     std::size_t index = 0;
     for (const dom::element sample : samples) {
       if (index++ < skip) continue;
@@ -124,7 +143,8 @@ std::string weights_text(dom::array pools, int history, bool headings) {
       cells.resize(names.size(), "-");
       table.add(std::move(cells));
     }
-    if (headings) text += fmt::format("{} ({})\n", std::string_view(pool["pool"]), std::string_view(pool["policy"]));
+    if (headings)
+      text += fmt::format("{} ({})\n", std::string_view(pool["pool"]), std::string_view(pool["policy"]));
     text += table.text(headings);
   }
   return text;
@@ -158,7 +178,8 @@ std::string render(const AdminOptions& options, const std::string& body, std::st
   const bool headings = !options.no_headers;
   if (view == "workers") {
     const dom::array rows = document["workers"];
-    return options.output == "name" ? names_text(rows, view) : rows_table(rows, kWorkerColumns, wide).text(headings);
+    return options.output == "name" ? names_text(rows, view)
+                                    : rows_table(rows, kWorkerColumns, wide).text(headings);
   }
   const dom::array rows = document["pools"];
   if (options.output == "name") return names_text(rows, view);
@@ -189,7 +210,8 @@ int show(const AdminOptions& options, const std::string& path, std::string_view 
     try {
       fmt::print("{}", render(options, reply->body, view, history));
     } catch (const std::exception& error) {
-      fmt::print(stderr, "heng: {} is not the admin API of a heng gateway: {}\n", options.address, error.what());
+      fmt::print(stderr, "heng: {} is not the admin API of a heng gateway: {}\n", options.address,
+                 error.what());
       return kExitFailed;
     }
     if (options.watch_s <= 0) return kExitOk;
@@ -211,22 +233,28 @@ int reload(const AdminOptions& options) {
 }
 
 void add_address(CLI::App& command, AdminOptions& options) {
-  command.add_option("--admin", options.address, "Where the gateway's admin API is")->envname("HENG_ADMIN")->capture_default_str();
+  command.add_option("--admin", options.address, "Where the gateway's admin API is")
+      ->envname("HENG_ADMIN")
+      ->capture_default_str();
   command.add_option("--token-file", options.token_file, "File with the admin token");
 }
 
 }  // namespace
 
-void AdminCommands::add_view(CLI::App& app, int& exit_code, const char* name, const char* help, const char* path) {
+void AdminCommands::add_view(CLI::App& app, int& exit_code, const char* name, const char* help,
+                             const char* path) {
   CLI::App* command = app.add_subcommand(name, help);
   add_address(*command, options_);
   command->add_option("-o,--output", options_.output, "How to print")
       ->check(CLI::IsMember({"table", "wide", "json", "yaml", "name"}))
       ->capture_default_str();
   command->add_flag("--no-headers", options_.no_headers, "Tables without headings");
-  command->add_option("--watch", options_.watch_s, "Print again every so many seconds")->expected(0, 1)->default_str("2");
+  command->add_option("--watch", options_.watch_s, "Print again every so many seconds")
+      ->expected(0, 1)
+      ->default_str("2");
   if (std::string_view(name) == "weights") {
-    command->add_option("-n,--history", history_, "How many of the last samples to print")->capture_default_str();
+    command->add_option("-n,--history", history_, "How many of the last samples to print")
+        ->capture_default_str();
   }
   command->callback([this, &exit_code, path = std::string(path), view = std::string(name)] {
     exit_code = show(options_, path, view, history_);
@@ -234,9 +262,11 @@ void AdminCommands::add_view(CLI::App& app, int& exit_code, const char* name, co
 }
 
 void AdminCommands::add_to(CLI::App& app, int& exit_code) {
-  add_view(app, exit_code, "workers", "Workers of a running gateway: state, share, load, time to first token", "/api/v1/workers");
+  add_view(app, exit_code, "workers", "Workers of a running gateway: state, share, load, time to first token",
+           "/api/v1/workers");
   add_view(app, exit_code, "pools", "Pools of a running gateway: model, policy, load", "/api/v1/pools");
-  add_view(app, exit_code, "weights", "How the weights of a running gateway's workers moved", "/api/v1/weights");
+  add_view(app, exit_code, "weights", "How the weights of a running gateway's workers moved",
+           "/api/v1/weights");
   CLI::App* command = app.add_subcommand("reload", "Let a running gateway read its configuration file again");
   add_address(*command, options_);
   command->callback([this, &exit_code] { exit_code = reload(options_); });

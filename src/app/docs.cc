@@ -39,8 +39,11 @@ int write_pages() {
 }  // namespace
 
 void DocsCommand::add_to(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("docs", "Print a reference page: all options, all policies, an example file");
-  command->add_option("page", page_, "Which one")->check(CLI::IsMember({"configuration", "policies", "example"}))->capture_default_str();
+  CLI::App* command =
+      app.add_subcommand("docs", "Print a reference page: all options, all policies, an example file");
+  command->add_option("page", page_, "Which one")
+      ->check(CLI::IsMember({"configuration", "policies", "example"}))
+      ->capture_default_str();
   command->add_flag("--write", write_, "Write all pages to their places in the source tree");
   command->callback([this, &exit_code] {
     if (write_) {

@@ -29,15 +29,23 @@ Result<Endpoint> parse_endpoint(const std::string& text) {
 }
 
 void EngineCommand::add_to(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("engine", "Run a simulated inference server (a stated model of continuous batching)");
+  CLI::App* command = app.add_subcommand(
+      "engine", "Run a simulated inference server (a stated model of continuous batching)");
   EngineParams& engine = options_.engine;
-  command->add_option("-l,--listen", listen_, "Address and port; port 0 takes a free one")->capture_default_str();
+  command->add_option("-l,--listen", listen_, "Address and port; port 0 takes a free one")
+      ->capture_default_str();
   command->add_option("-m,--model", options_.model, "Name of the model it serves")->capture_default_str();
-  command->add_option("--speed", engine.speed, "Speed relative to the reference GPU of docs/engine-model.md")->capture_default_str();
-  command->add_option("--output-tokens", options_.output_tokens, "Length of answers to requests that give none")->capture_default_str();
-  command->add_option("--max-num-seqs", engine.max_num_seqs, "Most sequences in a batch; the rest queue")->capture_default_str();
-  command->add_option("--max-num-batched-tokens", engine.max_num_batched_tokens, "Token budget of a step")->capture_default_str();
-  command->add_option("--max-model-len", engine.max_model_len, "Most tokens of prompt and answer together")->capture_default_str();
+  command->add_option("--speed", engine.speed, "Speed relative to the reference GPU of docs/engine-model.md")
+      ->capture_default_str();
+  command
+      ->add_option("--output-tokens", options_.output_tokens, "Length of answers to requests that give none")
+      ->capture_default_str();
+  command->add_option("--max-num-seqs", engine.max_num_seqs, "Most sequences in a batch; the rest queue")
+      ->capture_default_str();
+  command->add_option("--max-num-batched-tokens", engine.max_num_batched_tokens, "Token budget of a step")
+      ->capture_default_str();
+  command->add_option("--max-model-len", engine.max_model_len, "Most tokens of prompt and answer together")
+      ->capture_default_str();
   command->add_option("--kv-blocks", engine.kv_blocks, "KV cache blocks in memory")->capture_default_str();
   command->add_option("--block-size", engine.block_size, "Tokens in a KV cache block")->capture_default_str();
   command->add_flag("!--no-prefix-caching", engine.prefix_caching, "Do not reuse cached prefixes");
@@ -57,7 +65,7 @@ int EngineCommand::run() {
     fmt::print(stderr, "heng: {}\n", valid.error().message);
     return kExitUsage;
   }
-  Loop loop;
+  Loop loop(Loop::Timers::precise);  // decode steps are a few milliseconds long
   EngineServer server(loop, options_);
   if (const auto started = server.start(); !started) {
     fmt::print(stderr, "heng: {}\n", started.error().message);

@@ -19,7 +19,8 @@ namespace {
 using namespace heng;
 
 constexpr const char* kAbout =
-    "Heng balances AI work. It puts one OpenAI-compatible endpoint in front of inference servers of unequal speed\n"
+    "Heng balances AI work. It puts one OpenAI-compatible endpoint in front of inference servers of unequal "
+    "speed\n"
     "and learns how much each of them can take.\n\n"
     "  heng demo                 see it work on this machine, without any configuration\n"
     "  heng serve -c heng.yaml   run the gateway\n"
@@ -31,7 +32,8 @@ Result<ConfigOverrides> all_overrides(const std::vector<std::string>& settings) 
   if (!overrides) return overrides;
   for (const std::string& setting : settings) {
     const std::size_t equals = setting.find('=');
-    if (equals == std::string::npos) return fail(ErrorCode::invalid, fmt::format("--set wants KEY=VALUE, not '{}'", setting));
+    if (equals == std::string::npos)
+      return fail(ErrorCode::invalid, fmt::format("--set wants KEY=VALUE, not '{}'", setting));
     overrides->push_back({setting.substr(0, equals), setting.substr(equals + 1), "--set " + setting});
   }
   return overrides;
@@ -42,11 +44,15 @@ struct FileOptions {
   std::vector<std::string> settings;
 
   void add_to(CLI::App& command) {
-    command.add_option("-c,--config", path, "Configuration file (YAML)")->envname("HENG_CONFIG")->capture_default_str();
-    command.add_option("--set", settings, "Override one option, as in --set timeouts.first_byte=300s; may be repeated");
-    command.footer("Every option outside `pools` can also come from the environment: HENG_TIMEOUTS_FIRST_BYTE=300s.\n"
-                   "Precedence: --set, environment, file, default. All options: docs/reference/configuration.md\n"
-                   "or `heng docs configuration`.");
+    command.add_option("-c,--config", path, "Configuration file (YAML)")
+        ->envname("HENG_CONFIG")
+        ->capture_default_str();
+    command.add_option("--set", settings,
+                       "Override one option, as in --set timeouts.first_byte=300s; may be repeated");
+    command.footer(
+        "Every option outside `pools` can also come from the environment: HENG_TIMEOUTS_FIRST_BYTE=300s.\n"
+        "Precedence: --set, environment, file, default. All options: docs/reference/configuration.md\n"
+        "or `heng docs configuration`.");
   }
 
   template <class Run>
@@ -71,12 +77,14 @@ int main(int argc, char** argv) {
   int exit_code = kExitOk;
 
   FileOptions serve_options;
-  CLI::App* serve_command = app.add_subcommand("serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration");
+  CLI::App* serve_command =
+      app.add_subcommand("serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration");
   serve_options.add_to(*serve_command);
   serve_command->callback([&] { exit_code = serve_options.with_overrides(serve); });
 
   FileOptions check_options;
-  CLI::App* check_command = app.add_subcommand("check", "Check a configuration file; exit status 3 if it is not valid");
+  CLI::App* check_command =
+      app.add_subcommand("check", "Check a configuration file; exit status 3 if it is not valid");
   check_options.add_to(*check_command);
   check_command->callback([&] { exit_code = check_options.with_overrides(check_configuration); });
 

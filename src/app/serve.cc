@@ -43,7 +43,9 @@ class Service {
     if (gateway_.config().admin) {
       if (const auto started = admin_.start(*gateway_.config().admin); !started) return started;
     }
-    gateway_.metrics().gauge("heng_build_info", "Version of this program", {{"version", HENG_VERSION}}).set(1);
+    gateway_.metrics()
+        .gauge("heng_build_info", "Version of this program", {{"version", HENG_VERSION}})
+        .set(1);
     return {};
   }
 
@@ -66,8 +68,9 @@ class Service {
   }
 
   Result<void> reload() {
-    notify_service(fmt::format("RELOADING=1\nMONOTONIC_USEC={}",
-                               std::chrono::duration_cast<std::chrono::microseconds>(loop_.now().time_since_epoch()).count()));
+    notify_service(fmt::format(
+        "RELOADING=1\nMONOTONIC_USEC={}",
+        std::chrono::duration_cast<std::chrono::microseconds>(loop_.now().time_since_epoch()).count()));
     Result<void> done = {};
     ConfigLoad loaded = load_config(path_, overrides_);
     if (!loaded.issues.empty()) {
@@ -117,7 +120,8 @@ class Service {
 
 std::string variable_name(std::string_view key) {
   std::string name = "HENG_";
-  for (const char c : key) name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  for (const char c : key)
+    name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return name;
 }
 
@@ -134,7 +138,8 @@ Result<ConfigOverrides> environment_overrides() {
     if (name == "HENG_CACHE" || name == "HENG_CONFIG") continue;
     const auto key = std::ranges::find(keys, name, variable_name);
     if (key == keys.end()) {
-      return fail(ErrorCode::invalid, fmt::format("the variable {} names no option; see `heng serve --help`", name));
+      return fail(ErrorCode::invalid,
+                  fmt::format("the variable {} names no option; see `heng serve --help`", name));
     }
     overrides.push_back({*key, std::string(text.substr(equals + 1)), std::string(name)});
   }

@@ -10,7 +10,8 @@ namespace heng {
 namespace {
 
 bool looks_like_number(const std::string& cell) {
-  return !cell.empty() && (cell.front() == '-' || cell.front() == '.' || (cell.front() >= '0' && cell.front() <= '9'));
+  return !cell.empty() &&
+         (cell.front() == '-' || cell.front() == '.' || (cell.front() >= '0' && cell.front() <= '9'));
 }
 
 }  // namespace
@@ -29,7 +30,8 @@ std::string Table::text(bool with_headings) const {
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string out;
     for (std::size_t column = 0; column < cells.size(); ++column) {
-      out += right[column] ? fmt::format("{:>{}}", cells[column], width[column]) : fmt::format("{:<{}}", cells[column], width[column]);
+      out += right[column] ? fmt::format("{:>{}}", cells[column], width[column])
+                           : fmt::format("{:<{}}", cells[column], width[column]);
       out += "  ";
     }
     out.erase(out.find_last_not_of(' ') + 1);

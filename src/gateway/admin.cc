@@ -13,9 +13,10 @@ namespace heng {
 
 namespace {
 
-constexpr std::string_view kIndex = R"({"heng":{"read":["/healthz","/readyz","/metrics","/api/v1/info","/api/v1/pools",)"
-                                    R"("/api/v1/workers","/api/v1/weights","/api/v1/policies"],)"
-                                    R"("change":["POST /balance","POST /api/v1/reload"]}})";
+constexpr std::string_view kIndex =
+    R"({"heng":{"read":["/healthz","/readyz","/metrics","/api/v1/info","/api/v1/pools",)"
+    R"("/api/v1/workers","/api/v1/weights","/api/v1/policies"],)"
+    R"("change":["POST /balance","POST /api/v1/reload"]}})";
 
 /// A finite number in JSON; shares and milliseconds need no more digits.
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.6g}", value) : "null"; }
@@ -33,15 +34,24 @@ void append_element(std::string& list, const std::string& element) {
 
 std::string_view to_string(Outcome outcome) {
   switch (outcome) {
-    case Outcome::ok: return "none";
-    case Outcome::client_error: return "client error";
-    case Outcome::overloaded: return "overloaded";
-    case Outcome::server_error: return "server error";
-    case Outcome::refused: return "refused";
-    case Outcome::reset: return "reset";
-    case Outcome::timeout: return "time-out";
-    case Outcome::protocol: return "protocol error";
-    case Outcome::canceled: return "canceled";
+    case Outcome::ok:
+      return "none";
+    case Outcome::client_error:
+      return "client error";
+    case Outcome::overloaded:
+      return "overloaded";
+    case Outcome::server_error:
+      return "server error";
+    case Outcome::refused:
+      return "refused";
+    case Outcome::reset:
+      return "reset";
+    case Outcome::timeout:
+      return "time-out";
+    case Outcome::protocol:
+      return "protocol error";
+    case Outcome::canceled:
+      return "canceled";
   }
   return "none";
 }
@@ -50,7 +60,8 @@ std::string query_value(std::string_view query, std::string_view key) {
   for (std::size_t at = 0; at < query.size();) {
     const std::size_t end = std::min(query.find('&', at), query.size());
     const std::string_view pair = query.substr(at, end - at);
-    if (pair.starts_with(key) && pair.substr(key.size()).starts_with('=')) return std::string(pair.substr(key.size() + 1));
+    if (pair.starts_with(key) && pair.substr(key.size()).starts_with('='))
+      return std::string(pair.substr(key.size() + 1));
     at = end + 1;
   }
   return {};
@@ -104,15 +115,19 @@ AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
   const std::size_t mark = std::min(head.target.find('?'), head.target.size());
   const std::string_view path = head.target.substr(0, mark);
   const std::string_view query = head.target.substr(std::min(mark + 1, head.target.size()));
-  const auto error = [](int status, std::string_view message) { return Answer{status, api_error_body(status, message)}; };
+  const auto error = [](int status, std::string_view message) {
+    return Answer{status, api_error_body(status, message)};
+  };
   const bool reading = head.method == "GET" || head.method == "HEAD";
   if (reading && path == "/healthz") return {200, R"({"status":"ok"})"};
   if (reading && path == "/readyz") {
-    return gateway_.ready() ? Answer{200, R"({"status":"ready"})"} : Answer{503, R"({"status":"no worker available"})"};
+    return gateway_.ready() ? Answer{200, R"({"status":"ready"})"}
+                            : Answer{503, R"({"status":"no worker available"})"};
   }
   const bool wants_token = !loopback_ || (!reading && !gateway_.config().admin_token.empty());
   if (wants_token && !has_token(connection)) {
-    return error(401, "this needs the admin token: send 'Authorization: Bearer TOKEN' (see admin_token_file)");
+    return error(401,
+                 "this needs the admin token: send 'Authorization: Bearer TOKEN' (see admin_token_file)");
   }
   if (!reading) {
     if (head.method != "POST") return error(405, "changes are made with POST");
@@ -129,11 +144,14 @@ AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
   if (path == "/api/v1/policies") return {200, policies_json()};
   if (path == "/api/v1/info") {
     const RequestTotals& totals = gateway_.totals();
-    return {200, fmt::format(R"({{"version":"{}","uptime_s":{:.1f},"listen":"{}:{}","requests":{{"arrived":{},"completed":{},)"
-                             R"("refused":{},"failed":{},"canceled":{},"in_flight":{}}}}})",
-                             HENG_VERSION, gateway_.uptime_s(), gateway_.endpoint().host, gateway_.endpoint().port,
-                             totals.arrived, totals.completed, totals.refused, totals.failed, totals.canceled,
-                             totals.in_flight)};
+    return {
+        200,
+        fmt::format(
+            R"({{"version":"{}","uptime_s":{:.1f},"listen":"{}:{}","requests":{{"arrived":{},"completed":{},)"
+            R"("refused":{},"failed":{},"canceled":{},"in_flight":{}}}}})",
+            HENG_VERSION, gateway_.uptime_s(), gateway_.endpoint().host, gateway_.endpoint().port,
+            totals.arrived, totals.completed, totals.refused, totals.failed, totals.canceled,
+            totals.in_flight)};
   }
   return error(404, fmt::format("nothing at '{}'; GET / lists what there is", path));
 }
@@ -146,7 +164,8 @@ AdminApi::Answer AdminApi::change(std::string_view path, std::string_view body) 
     if (done) return {200, R"({"reloaded":true})"};
     return {422, api_error_body(422, done.error().message, "config_invalid")};
   }
-  return {404, api_error_body(404, fmt::format("nothing to change at '{}'; GET / lists what there is", path))};
+  return {404,
+          api_error_body(404, fmt::format("nothing to change at '{}'; GET / lists what there is", path))};
 }
 
 std::string AdminApi::pools_json() const {
@@ -154,12 +173,13 @@ std::string AdminApi::pools_json() const {
   for (const auto& [model, pool] : gateway_.pools()) {
     std::string aliases;
     for (const std::string& alias : pool->config().aliases) append_element(aliases, json_quote(alias));
-    append_element(list, fmt::format(R"({{"model":{},"aliases":[{}],"policy":"{}","workers":{},"eligible":{},"in_flight":{},)"
-                                     R"("duration_p50_s":{},"duration_p99_s":{}}})",
-                                     json_quote(model), aliases, pool->config().policy->name,
-                                     pool->config().workers.size(), pool->pool().view().eligible.size(),
-                                     pool->pool().in_flight(), number(pool->duration().quantile(0.5)),
-                                     number(pool->duration().quantile(0.99))));
+    append_element(
+        list,
+        fmt::format(R"({{"model":{},"aliases":[{}],"policy":"{}","workers":{},"eligible":{},"in_flight":{},)"
+                    R"("duration_p50_s":{},"duration_p99_s":{}}})",
+                    json_quote(model), aliases, pool->config().policy->name, pool->config().workers.size(),
+                    pool->pool().view().eligible.size(), pool->pool().in_flight(),
+                    number(pool->duration().quantile(0.5)), number(pool->duration().quantile(0.99))));
   }
   return "{\"pools\":[" + list + "]}";
 }
@@ -176,15 +196,17 @@ std::string AdminApi::workers_json() const {
       const WorkerHealth& health = worker.health();
       const MemberMetrics& metrics = *pool->metrics(slot);
       append_element(
-          list, fmt::format(R"({{"pool":{},"index":{},"name":{},"url":{},"state":"{}","eligible":{},"last_fault":"{}",)"
-                            R"("since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},"in_flight":{},)"
-                            R"("requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{}}})",
-                            json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
-                            heng::to_string(health.state()), health.eligible(), to_string(health.last_fault()),
-                            to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),
-                            number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot],
-                            metrics.ttft.count(), number(metrics.ttft.quantile(0.5)), number(metrics.ttft.quantile(0.95)),
-                            number(metrics.prompt_tokens.value), number(metrics.output_tokens.value)));
+          list,
+          fmt::format(
+              R"({{"pool":{},"index":{},"name":{},"url":{},"state":"{}","eligible":{},"last_fault":"{}",)"
+              R"("since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},"in_flight":{},)"
+              R"("requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{}}})",
+              json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
+              heng::to_string(health.state()), health.eligible(), to_string(health.last_fault()),
+              to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),
+              number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot],
+              metrics.ttft.count(), number(metrics.ttft.quantile(0.5)), number(metrics.ttft.quantile(0.95)),
+              number(metrics.prompt_tokens.value), number(metrics.output_tokens.value)));
     }
   }
   return "{\"workers\":[" + list + "]}";
@@ -199,16 +221,18 @@ std::string AdminApi::weights_json(std::string_view query) const {
   for (const auto& [model, pool] : gateway_.pools()) {
     if (!wanted.empty() && wanted != model) continue;
     std::string names;
-    for (Slot slot = 0; slot < pool->pool().slots(); ++slot) append_element(names, json_quote(pool->worker_name(slot)));
+    for (Slot slot = 0; slot < pool->pool().slots(); ++slot)
+      append_element(names, json_quote(pool->worker_name(slot)));
     std::string history;
     for (const WeightSample& sample : pool->history()) {
       if (sample.time_s <= since) continue;
       append_element(history, fmt::format(R"({{"time_s":{:.2f},"weights":{},"assigned":{}}})", sample.time_s,
                                           numbers(sample.weights), numbers(sample.assigned)));
     }
-    append_element(list, fmt::format(R"({{"pool":{},"policy":"{}","workers":[{}],"weights":{},"history":[{}]}})",
-                                     json_quote(model), pool->config().policy->name, names, numbers(shares_of(*pool)),
-                                     history));
+    append_element(
+        list, fmt::format(R"({{"pool":{},"policy":"{}","workers":[{}],"weights":{},"history":[{}]}})",
+                          json_quote(model), pool->config().policy->name, names, numbers(shares_of(*pool)),
+                          history));
   }
   return "{\"pools\":[" + list + "]}";
 }
@@ -218,9 +242,9 @@ std::string AdminApi::policies_json() const {
   for (const RoutePolicyEntry& entry : route_policies()) {
     std::string options;
     for (const OptionField& field : entry.fields) {
-      append_element(options, fmt::format(R"({{"key":"{}","default":{},"min":{},"max":{},"doc":{}}})", field.key,
-                                          number(field.default_value), number(field.min), number(field.max),
-                                          json_quote(field.doc)));
+      append_element(options, fmt::format(R"({{"key":"{}","default":{},"min":{},"max":{},"doc":{}}})",
+                                          field.key, number(field.default_value), number(field.min),
+                                          number(field.max), json_quote(field.doc)));
     }
     append_element(list, fmt::format(R"({{"name":"{}","summary":{},"options":[{}]}})", entry.name,
                                      json_quote(entry.summary), options));
@@ -237,7 +261,8 @@ AdminApi::Answer AdminApi::balance(std::string_view body) {
     const simdjson::dom::element report = parser.parse(body.data(), body.size());
     std::string_view name;
     const bool named = report["pool"].get(name) == simdjson::SUCCESS;
-    if (!named && pools.size() != 1) return bad("'pool' must name one of the pools: there is not exactly one");
+    if (!named && pools.size() != 1)
+      return bad("'pool' must name one of the pools: there is not exactly one");
     const auto found = named ? pools.find(std::string(name)) : pools.begin();
     if (found == pools.end()) return {404, api_error_body(404, fmt::format("there is no pool '{}'", name))};
     Pool& pool = found->second->pool();
@@ -246,7 +271,8 @@ AdminApi::Answer AdminApi::balance(std::string_view body) {
       return pool.is_member(slot) && pool.policy().report_load(slot, load, pool.view(), now);
     };
     const std::string refused = fmt::format(
-        "not taken: the pool's policy must be dynamic_weight (it is {}), the index that of a worker, the load a number >= 0",
+        "not taken: the pool's policy must be dynamic_weight (it is {}), the index that of a worker, the "
+        "load a number >= 0",
         found->second->config().policy->name);
     simdjson::dom::array loads;
     if (report["loads"].get(loads) == simdjson::SUCCESS) {
@@ -263,7 +289,8 @@ AdminApi::Answer AdminApi::balance(std::string_view body) {
       }
     } else {
       const std::uint64_t index = report["node_index"];
-      if (index >= pool.slots() || !take(static_cast<Slot>(index), double(report["load"]))) return bad(refused);
+      if (index >= pool.slots() || !take(static_cast<Slot>(index), double(report["load"])))
+        return bad(refused);
     }
     return {200, fmt::format(R"({{"weights":{}}})", numbers(shares_of(*found->second)))};
   } catch (const simdjson::simdjson_error&) {

@@ -17,7 +17,8 @@ namespace {
 constexpr std::size_t kBufferKept = 64 << 10;  // of a recycled exchange
 
 bool is_request_id(std::string_view id) {
-  return !id.empty() && id.size() <= 128 && std::ranges::all_of(id, [](char c) { return c > ' ' && c < 0x7f; });
+  return !id.empty() && id.size() <= 128 &&
+         std::ranges::all_of(id, [](char c) { return c > ' ' && c < 0x7f; });
 }
 
 std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
@@ -42,7 +43,8 @@ bool is_credential(std::string_view name) {
          equals_ignoring_case(name, "api-key");
 }
 
-/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the body.
+/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
+/// body.
 bool is_nominated(std::string_view connection, std::string_view name) {
   if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
   while (!connection.empty()) {
@@ -62,7 +64,8 @@ Exchange::~Exchange() {
   if (upstream_ != nullptr) upstream_->cancel();
 }
 
-// --- the request -----------------------------------------------------------------------------------------------
+// --- the request
+// -----------------------------------------------------------------------------------------------
 
 void Exchange::begin(ServerConnection& connection) {
   connection_ = &connection;
@@ -97,7 +100,8 @@ void Exchange::begin(ServerConnection& connection) {
     body_.append(body);
   }
   if (!reserve()) {
-    return refuse(503, fmt::format("no worker for model '{}' is available now", pool_->model()), "no_worker_available");
+    return refuse(503, fmt::format("no worker for model '{}' is available now", pool_->model()),
+                  "no_worker_available");
   }
   attempt();
 }
@@ -109,26 +113,28 @@ bool Exchange::read_facts() {
   const std::string_view body = connection_->body();
   const std::string_view path = path_of(target_);
   const std::string_view type = head.find("content-type").value_or("");
-  const bool json_path =
-      method_ == "POST" &&
-      is_any_of(path, {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"});
+  const bool json_path = method_ == "POST" && is_any_of(path, {"/v1/chat/completions", "/v1/completions",
+                                                               "/v1/embeddings", "/v1/responses"});
   stores_resource_ = method_ == "POST" && (!json_path || path == "/v1/responses");
-  if (const auto coding = head.find("content-encoding"); coding && !equals_ignoring_case(*coding, "identity")) {
+  if (const auto coding = head.find("content-encoding");
+      coding && !equals_ignoring_case(*coding, "identity")) {
     refuse(415, "compressed request bodies are not accepted");
     return false;
   }
   if (starts_ignoring_case(type, "multipart/form-data") && !json_path) {
     facts_.model = facts_.model_token = multipart_model(type, body);
   } else {
-    const bool json_type = type.empty() || type.find("json") != type.npos ||
-                           starts_ignoring_case(type, "application/x-www-form-urlencoded");  // plain `curl -d`
+    const bool json_type =
+        type.empty() || type.find("json") != type.npos ||
+        starts_ignoring_case(type, "application/x-www-form-urlencoded");  // plain `curl -d`
     if (json_path && !json_type) {
       refuse(415, "the request body must be application/json");
       return false;
     }
     const bool looks_like_json = json_path || (json_type && body.starts_with('{'));
     if (looks_like_json) {
-      if (const auto error = gateway_.inspector_.inspect_json(body, gateway_.config_.limits.json_depth, facts_)) {
+      if (const auto error =
+              gateway_.inspector_.inspect_json(body, gateway_.config_.limits.json_depth, facts_)) {
         refuse(error->status, error->message, error->code, error->param);
         return false;
       }
@@ -152,17 +158,22 @@ bool Exchange::find_pool() {
     return false;
   }
   pool_ = pool_of_resource();
-  if (!pool_ && !gateway_.config_.default_model.empty()) pool_ = gateway_.find_pool(gateway_.config_.default_model);
-  const bool names_model = method_ == "POST" && is_any_of(path_of(target_), {"/v1/chat/completions", "/v1/completions",
-                                                                             "/v1/embeddings", "/v1/responses"});
+  if (!pool_ && !gateway_.config_.default_model.empty())
+    pool_ = gateway_.find_pool(gateway_.config_.default_model);
+  const bool names_model =
+      method_ == "POST" && is_any_of(path_of(target_), {"/v1/chat/completions", "/v1/completions",
+                                                        "/v1/embeddings", "/v1/responses"});
   if (!pool_ && names_model) {
     refuse(400, "you must provide a model parameter", "missing_model", "model");
     return false;
   }
   if (!pool_ && gateway_.pools_.size() == 1) pool_ = gateway_.pools_.begin()->second;
   if (pool_) return true;
-  refuse(404, "this request names no model, and where its resource lives is not known; set default_model to send such "
-              "requests to one pool", "resource_not_found");
+  refuse(404,
+         "this request names no model, and where its resource lives is not known; set default_model to send "
+         "such "
+         "requests to one pool",
+         "resource_not_found");
   return false;
 }
 
@@ -185,13 +196,16 @@ std::shared_ptr<ModelPool> Exchange::pool_of_resource() {
 std::uint64_t Exchange::affinity_key() const {
   const PoolConfig& config = pool_->config();
   switch (config.hash_on) {
-    case AffinitySource::none: return 0;
+    case AffinitySource::none:
+      return 0;
     case AffinitySource::header: {
       const auto value = connection_->head().find(config.hash_header);
       return value ? hash_bytes(*value) : 0;
     }
-    case AffinitySource::user: return facts_.user.empty() ? 0 : hash_bytes(facts_.user);
-    case AffinitySource::prompt: return facts_.prompt_start_hash;
+    case AffinitySource::user:
+      return facts_.user.empty() ? 0 : hash_bytes(facts_.user);
+    case AffinitySource::prompt:
+      return facts_.prompt_start_hash;
   }
   return 0;
 }
@@ -253,9 +267,10 @@ void Exchange::attempt() {
   const std::string token = !rename ? std::string() : quoted ? json_quote(wanted) : wanted;
   const std::size_t body_bytes = body_.size() - (rename ? model_token_size_ - token.size() : 0);
   request_.clear();
-  for (const std::string_view part : {std::string_view(method_), std::string_view(" "), std::string_view(worker.base_path),
-                                      std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
-                                      std::string_view(worker_->address_fields()), std::string_view(fields_)}) {
+  for (const std::string_view part :
+       {std::string_view(method_), std::string_view(" "), std::string_view(worker.base_path),
+        std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
+        std::string_view(worker_->address_fields()), std::string_view(fields_)}) {
     request_.append(part);
   }
   if (body_bytes != 0 || method_ == "POST" || method_ == "PUT" || method_ == "PATCH") {
@@ -272,11 +287,16 @@ void Exchange::attempt() {
   }
   bytes.head = request_.view();
   const TimeoutConfig& limits = gateway_.config_.timeouts;
-  upstream_ = &worker_->origin().send(
-      bytes, {.connect = limits.connect, .first_byte = limits.first_byte, .idle = limits.idle, .total = limits.total}, *this);
+  upstream_ = &worker_->origin().send(bytes,
+                                      {.connect = limits.connect,
+                                       .first_byte = limits.first_byte,
+                                       .idle = limits.idle,
+                                       .total = limits.total},
+                                      *this);
 }
 
-// --- the answer ------------------------------------------------------------------------------------------------
+// --- the answer
+// ------------------------------------------------------------------------------------------------
 
 void Exchange::on_response_head(const HttpHead& head) {
   const Instant now = gateway_.loop_.now();
@@ -310,8 +330,10 @@ void Exchange::start_answer(const HttpHead& head) {
   const std::string_view nominated = head.find("connection").value_or("");
   for (const HeaderField& field : head.fields) {
     if (is_hop_by_hop(field.name) || is_nominated(nominated, field.name)) continue;
-    if (equals_ignoring_case(field.name, "x-request-id") || starts_ignoring_case(field.name, "x-heng-")) continue;
-    if (equals_ignoring_case(field.name, "content-type")) event_stream_ = starts_ignoring_case(field.value, "text/event-stream");
+    if (equals_ignoring_case(field.name, "x-request-id") || starts_ignoring_case(field.name, "x-heng-"))
+      continue;
+    if (equals_ignoring_case(field.name, "content-type"))
+      event_stream_ = starts_ignoring_case(field.value, "text/event-stream");
     fields.push_back(field);
   }
   fields.push_back({"x-request-id", id_});
@@ -365,7 +387,8 @@ void Exchange::on_response_failed(const ExchangeFailure& failure) {
   if (may_try_again(failure.request_sent ? failure.cause : Outcome::refused)) return try_again(failure.cause);
   end_attempt(failure.cause);
   answer_error(failure.cause == Outcome::timeout ? 504 : 502,
-               fmt::format("worker '{}' failed: {}", pool_->worker_name(slot_), failure.message), "worker_failed", {});
+               fmt::format("worker '{}' failed: {}", pool_->worker_name(slot_), failure.message),
+               "worker_failed", {});
   finish(End::failed);
 }
 
@@ -376,7 +399,10 @@ void Exchange::break_off(const ExchangeFailure& failure) {
                               (last_bytes_[0] == '\r' && last_bytes_[1] == '\n');
   end_attempt(failure.cause);
   if (event_stream_ && between_events) {
-    const std::string event = fmt::format("data: {}\n\n", api_error_body(502, fmt::format("the worker broke off the answer: {}", failure.message), "worker_failed"));
+    const std::string event =
+        fmt::format("data: {}\n\n",
+                    api_error_body(502, fmt::format("the worker broke off the answer: {}", failure.message),
+                                   "worker_failed"));
     const std::string_view piece = event;
     connection_->write({&piece, 1}, false);
   }
@@ -391,11 +417,14 @@ void Exchange::on_client_gone() {
   finish(End::canceled);
 }
 
-// --- attempts --------------------------------------------------------------------------------------------------
+// --- attempts
+// --------------------------------------------------------------------------------------------------
 
-/// One more attempt, on another worker, before the first byte of an answer, within the budget (which is charged).
+/// One more attempt, on another worker, before the first byte of an answer, within the budget (which is
+/// charged).
 bool Exchange::may_try_again(Outcome outcome) {
-  if (!gateway_.config_.retry.enabled || attempts_ > 1 || pinned_worker_ != 0 || connection_ == nullptr) return false;
+  if (!gateway_.config_.retry.enabled || attempts_ > 1 || pinned_worker_ != 0 || connection_ == nullptr)
+    return false;
   const auto eligible = pool_->pool().view().eligible;
   if (std::ranges::none_of(eligible, [&](Slot slot) { return slot != slot_; })) return false;
   return outcome == Outcome::refused || gateway_.retry_budget_.take(gateway_.loop_.now());
@@ -431,7 +460,8 @@ void Exchange::end_attempt(Outcome outcome) {
   if (pool_->pool().is_member(slot_)) pool_->pool().set_eligible(slot_, worker_->health().eligible());
 }
 
-// --- the end ---------------------------------------------------------------------------------------------------
+// --- the end
+// ---------------------------------------------------------------------------------------------------
 
 /// Later requests about what this answer names ("id") must go to the worker that has it.
 void Exchange::note_stored_resource(std::string_view piece) {
@@ -440,7 +470,8 @@ void Exchange::note_stored_resource(std::string_view piece) {
   const std::size_t open = piece.find('"', at + 4);
   const std::size_t close = open == piece.npos ? open : piece.find('"', open + 1);
   if (close == piece.npos || close == open + 1) return;
-  gateway_.resources_.put(hash_bytes(piece.substr(open + 1, close - open - 1)), worker_->identity(), gateway_.loop_.now());
+  gateway_.resources_.put(hash_bytes(piece.substr(open + 1, close - open - 1)), worker_->identity(),
+                          gateway_.loop_.now());
   stores_resource_ = false;
 }
 
@@ -449,11 +480,14 @@ void Exchange::refuse(int status, std::string_view message, std::string_view cod
   finish(End::refused);
 }
 
-void Exchange::answer_error(int status, std::string_view message, std::string_view code, std::string_view param) {
+void Exchange::answer_error(int status, std::string_view message, std::string_view code,
+                            std::string_view param) {
   status_ = status;
-  std::array<HeaderField, 3> fields{{{"Content-Type", "application/json"}, {"x-request-id", id_}, {"Retry-After", "1"}}};
+  std::array<HeaderField, 3> fields{
+      {{"Content-Type", "application/json"}, {"x-request-id", id_}, {"Retry-After", "1"}}};
   const bool retry_after = status == 503 || status == 429;
-  connection_->respond(status, {fields.data(), retry_after ? 3u : 2u}, api_error_body(status, message, code, param));
+  connection_->respond(status, {fields.data(), retry_after ? 3u : 2u},
+                       api_error_body(status, message, code, param));
 }
 
 void Exchange::finish(End end) {
@@ -502,15 +536,16 @@ void Exchange::finish(End end) {
 void Exchange::write_access_line(End end, Duration took) {
   static constexpr std::array<std::string_view, 4> kEnds{"completed", "refused", "failed", "canceled"};
   fmt::memory_buffer line;
-  fmt::format_to(std::back_inserter(line),
-                 R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},"end":"{}",)"
-                 R"("attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},)"
-                 R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
-                 gateway_.wall_time_s(), json_quote(id_), peer_, method_, json_quote(path_of(target_)), json_quote(model_),
-                 pool_ && worker_ ? json_quote(pool_->worker_name(slot_)) : "null", status_,
-                 kEnds[static_cast<std::size_t>(end)], attempts_, event_stream_, to_milliseconds(ttft_),
-                 to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens, usage_.cached_tokens,
-                 usage_.output_tokens != 0 ? usage_.output_tokens : pieces_);
+  fmt::format_to(
+      std::back_inserter(line),
+      R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},"end":"{}",)"
+      R"("attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},)"
+      R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
+      gateway_.wall_time_s(), json_quote(id_), peer_, method_, json_quote(path_of(target_)),
+      json_quote(model_), pool_ && worker_ ? json_quote(pool_->worker_name(slot_)) : "null", status_,
+      kEnds[static_cast<std::size_t>(end)], attempts_, event_stream_, to_milliseconds(ttft_),
+      to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens, usage_.cached_tokens,
+      usage_.output_tokens != 0 ? usage_.output_tokens : pieces_);
   gateway_.access_log_->append({line.data(), line.size()});
 }
 

@@ -15,8 +15,8 @@ namespace heng {
 
 class Gateway;
 
-/// Between the client's connection and the worker's. Owned and recycled by the gateway. Every exchange ends in
-/// exactly one call of finish(), which releases what it has reserved.
+/// Between the client's connection and the worker's. Owned and recycled by the gateway. Every exchange ends
+/// in exactly one call of finish(), which releases what it has reserved.
 class Exchange final : public AnswerObserver, public ResponseObserver {
  public:
   explicit Exchange(Gateway& gateway) : gateway_(gateway) {}
@@ -59,21 +59,21 @@ class Exchange final : public AnswerObserver, public ResponseObserver {
   ServerConnection* connection_ = nullptr;  // until the answer is complete or the client is gone
   ClientConnection* upstream_ = nullptr;    // while an attempt is under way
   std::shared_ptr<ModelPool> pool_;
-  std::shared_ptr<Worker> worker_;          // of the current or last attempt
+  std::shared_ptr<Worker> worker_;  // of the current or last attempt
   Slot slot_ = kNoSlot;
   RequestView view_;
-  RequestFacts facts_;                      // string views are valid in begin() only
+  RequestFacts facts_;  // string views are valid in begin() only
   std::string id_;
   std::string method_;
   std::string target_;
-  std::string model_;                       // as the client named it
-  std::size_t model_token_at_ = 0;          // of the JSON token in body_; size 0 = no renaming possible
+  std::string model_;               // as the client named it
+  std::size_t model_token_at_ = 0;  // of the JSON token in body_; size 0 = no renaming possible
   std::size_t model_token_size_ = 0;
-  std::string fields_;                      // forwarded fields, ready to send
-  Buffer request_;                          // head of the attempt, and the body if that is small
+  std::string fields_;  // forwarded fields, ready to send
+  Buffer request_;      // head of the attempt, and the body if that is small
   Buffer body_;
-  std::uint64_t pinned_worker_ = 0;         // identity of the worker where the named resource lives
-  std::uint64_t session_ = 0;               // hash of the session header's value; 0 = none
+  std::uint64_t pinned_worker_ = 0;  // identity of the worker where the named resource lives
+  std::uint64_t session_ = 0;        // hash of the session header's value; 0 = none
   Instant arrived_;
   Instant attempt_started_;
   Instant last_piece_;
@@ -85,9 +85,9 @@ class Exchange final : public AnswerObserver, public ResponseObserver {
   std::uint32_t attempts_ = 0;
   int status_ = 0;
   bool reserved_ = false;
-  bool stores_resource_ = false;            // its answer names a resource that later requests will ask for
+  bool stores_resource_ = false;  // its answer names a resource that later requests will ask for
   bool event_stream_ = false;
-  char last_bytes_[2] = {};                 // of the relayed payload: "\n\n" ends an SSE event
+  char last_bytes_[2] = {};  // of the relayed payload: "\n\n" ends an SSE event
   std::string peer_;
 };
 

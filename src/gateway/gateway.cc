@@ -35,7 +35,8 @@ bool same_policy(const PoolConfig& a, const PoolConfig& b) {
 }
 
 std::string model_object(std::string_view id, double created) {
-  return fmt::format(R"({{"id":{},"object":"model","created":{:.0f},"owned_by":"heng"}})", json_quote(id), created);
+  return fmt::format(R"({{"id":{},"object":"model","created":{:.0f},"owned_by":"heng"}})", json_quote(id),
+                     created);
 }
 
 }  // namespace
@@ -74,7 +75,8 @@ Result<void> Gateway::reload(Config config) {
   const bool same_admin = config.admin.has_value() == config_.admin.has_value() &&
                           (!config.admin || same(*config.admin, *config_.admin));
   if (!same(config.listen, config_.listen) || !same_admin) {
-    return fail(ErrorCode::invalid, "'listen' and 'admin' cannot change while running: restart to change them");
+    return fail(ErrorCode::invalid,
+                "'listen' and 'admin' cannot change while running: restart to change them");
   }
   if (config.access_log != config_.access_log) {
     std::unique_ptr<LineWriter> writer;
@@ -100,7 +102,8 @@ void Gateway::drain() {
   server_.drain();
 }
 
-// --- pools and workers -----------------------------------------------------------------------------------------
+// --- pools and workers
+// -----------------------------------------------------------------------------------------
 
 std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
   std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config, config_.health)];
@@ -108,7 +111,8 @@ std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
   return worker;
 }
 
-void Gateway::put_pool(const std::string& model, const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
+void Gateway::put_pool(const std::string& model, const PoolConfig& config,
+                       std::vector<std::shared_ptr<Worker>> workers) {
   std::shared_ptr<ModelPool>& pool = pools_[model];
   if (pool && !same_policy(pool->config(), config)) retired_pools_.push_back(std::exchange(pool, nullptr));
   if (!pool) pool = std::make_shared<ModelPool>(model, config, seed_, metrics_);
@@ -184,10 +188,13 @@ std::shared_ptr<ModelPool> Gateway::find_pool(std::string_view model) const {
 }
 
 bool Gateway::ready() const {
-  return !draining_ && std::ranges::any_of(pools_, [](const auto& entry) { return !entry.second->pool().view().eligible.empty(); });
+  return !draining_ && std::ranges::any_of(pools_, [](const auto& entry) {
+    return !entry.second->pool().view().eligible.empty();
+  });
 }
 
-// --- requests --------------------------------------------------------------------------------------------------
+// --- requests
+// --------------------------------------------------------------------------------------------------
 
 void Gateway::on_request(ServerConnection& connection) {
   const HttpHead& head = connection.head();
@@ -203,15 +210,18 @@ void Gateway::on_request(ServerConnection& connection) {
     free_exchanges_.pop_back();
     return exchange->begin(connection);
   }
-  if (path == "/healthz" || path == "/health") return connection.respond(200, {&kJson, 1}, R"({"status":"ok"})");
+  if (path == "/healthz" || path == "/health")
+    return connection.respond(200, {&kJson, 1}, R"({"status":"ok"})");
   if (path == "/readyz") {
     return ready() ? connection.respond(200, {&kJson, 1}, R"({"status":"ready"})")
                    : connection.respond(503, {&kJson, 1}, R"({"status":"no worker available"})");
   }
   ++totals_.arrived;
   ++totals_.refused;
-  connection.respond(404, {&kJson, 1},
-                     api_error_body(404, fmt::format("'{}' is not served here; the OpenAI API is under /v1/", path), "not_found"));
+  connection.respond(
+      404, {&kJson, 1},
+      api_error_body(404, fmt::format("'{}' is not served here; the OpenAI API is under /v1/", path),
+                     "not_found"));
 }
 
 void Gateway::on_bad_request(int) {
@@ -250,17 +260,20 @@ void Gateway::answer_models(ServerConnection& connection) {
   }
   ++totals_.refused;
   connection.respond(404, fields,
-                     api_error_body(404, fmt::format("the model '{}' does not exist here", wanted), "model_not_found", "model"));
+                     api_error_body(404, fmt::format("the model '{}' does not exist here", wanted),
+                                    "model_not_found", "model"));
 }
 
-std::string Gateway::new_request_id() { return fmt::format("req_{:016x}{:08x}", rng_.next(), totals_.arrived & 0xffffffff); }
+std::string Gateway::new_request_id() {
+  return fmt::format("req_{:016x}{:08x}", rng_.next(), totals_.arrived & 0xffffffff);
+}
 
 void Gateway::recycle(Exchange* exchange) { free_exchanges_.push_back(exchange); }
 
 std::string Gateway::metrics_page() {
   const auto total = [&](std::string_view end, std::uint64_t value) {
-    metrics_.counter("heng_requests_ended_total", "Requests by how they ended", {{"end", std::string(end)}}).value =
-        static_cast<double>(value);
+    metrics_.counter("heng_requests_ended_total", "Requests by how they ended", {{"end", std::string(end)}})
+        .value = static_cast<double>(value);
   };
   metrics_.counter("heng_requests_arrived_total", "Requests received, bad ones included", {}).value =
       static_cast<double>(totals_.arrived);
@@ -268,11 +281,14 @@ std::string Gateway::metrics_page() {
   total("refused", totals_.refused);
   total("failed", totals_.failed);
   total("canceled", totals_.canceled);
-  metrics_.gauge("heng_requests_in_flight", "Requests under way", {}).set(static_cast<double>(totals_.in_flight));
-  metrics_.gauge("heng_connections", "Client connections", {}).set(static_cast<double>(server_.connections()));
+  metrics_.gauge("heng_requests_in_flight", "Requests under way", {})
+      .set(static_cast<double>(totals_.in_flight));
+  metrics_.gauge("heng_connections", "Client connections", {})
+      .set(static_cast<double>(server_.connections()));
   metrics_.gauge("heng_uptime_seconds", "Time since start", {}).set(uptime_s());
-  metrics_.counter("heng_access_log_dropped_total", "Access log lines dropped since the disk was too slow", {}).value =
-      access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
+  metrics_
+      .counter("heng_access_log_dropped_total", "Access log lines dropped since the disk was too slow", {})
+      .value = access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
   for (const auto& [model, pool] : pools_) pool->expose_gauges();
   return metrics_.expose();
 }

@@ -42,8 +42,8 @@ class Gateway final : public RequestHandler {
 
   /// Opens the API's port. Fails if that cannot be had, or the access log cannot be written.
   Result<void> start();
-  /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot change while
-  /// running: that fails, and nothing is changed.
+  /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot
+  /// change while running: that fails, and nothing is changed.
   Result<void> reload(Config config);
   /// Stops accepting; `idle()` turns true when the last request has ended.
   void drain();
@@ -74,7 +74,8 @@ class Gateway final : public RequestHandler {
   void build_discovered_pools();
   std::uint64_t discovered_version() const;
   std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
-  void put_pool(const std::string& model, const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
+  void put_pool(const std::string& model, const PoolConfig& config,
+                std::vector<std::shared_ptr<Worker>> workers);
   std::shared_ptr<ModelPool> find_pool(std::string_view model) const;
   std::string new_request_id();
   void recycle(Exchange* exchange);
@@ -92,8 +93,8 @@ class Gateway final : public RequestHandler {
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
   std::map<std::string, std::shared_ptr<ModelPool>> pools_;
-  std::map<std::string, std::string, std::less<>> names_;   // every name clients may use -> model of the pool
-  std::vector<std::shared_ptr<ModelPool>> retired_pools_;   // until their last request has ended
+  std::map<std::string, std::string, std::less<>> names_;  // every name clients may use -> model of the pool
+  std::vector<std::shared_ptr<ModelPool>> retired_pools_;  // until their last request has ended
   std::vector<std::shared_ptr<Worker>> retired_workers_;
   std::uint64_t discovered_version_ = 0;
   RequestTotals totals_;

@@ -10,16 +10,17 @@ namespace heng {
 namespace {
 
 constexpr std::size_t kHistoryMax = 4096;
-constexpr double kSampleEverySeconds = 1;       // or at once when the policy moves its weights
-constexpr double kTokenRatioStep = 0.05;        // how far one request moves the tokens-per-byte estimate
+constexpr double kSampleEverySeconds = 1;  // or at once when the policy moves its weights
+constexpr double kTokenRatioStep = 0.05;   // how far one request moves the tokens-per-byte estimate
 
 }  // namespace
 
 MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::string worker)
-    : ttft(registry.histogram("heng_ttft_seconds", "Time from choosing a worker to its first byte", ttft_buckets(),
-                              {{"model", model}, {"worker", worker}})),
-      inter_token(registry.histogram("heng_inter_token_seconds", "Time between two reads of a streamed answer",
-                                     inter_token_buckets(), {{"model", model}, {"worker", worker}})),
+    : ttft(registry.histogram("heng_ttft_seconds", "Time from choosing a worker to its first byte",
+                              ttft_buckets(), {{"model", model}, {"worker", worker}})),
+      inter_token(registry.histogram("heng_inter_token_seconds",
+                                     "Time between two reads of a streamed answer", inter_token_buckets(),
+                                     {{"model", model}, {"worker", worker}})),
       prompt_tokens(registry.counter("heng_tokens_total", "Tokens as workers report them",
                                      {{"model", model}, {"worker", worker}, {"type", "prompt"}})),
       output_tokens(registry.counter("heng_tokens_total", "Tokens as workers report them",
@@ -40,25 +41,30 @@ void MemberMetrics::count_answer(int status) {
   for (const auto& [known, counter] : answers_) {
     if (known == status) return counter->add();
   }
-  Counter& counter = registry_.counter("heng_requests_total", "Answers by model, worker and status code",
-                                       {{"model", model_}, {"worker", worker_}, {"code", std::to_string(status)}});
+  Counter& counter =
+      registry_.counter("heng_requests_total", "Answers by model, worker and status code",
+                        {{"model", model_}, {"worker", worker_}, {"code", std::to_string(status)}});
   answers_.emplace_back(status, &counter);
   counter.add();
 }
 
-ModelPool::ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed, MetricRegistry& registry)
+ModelPool::ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed,
+                     MetricRegistry& registry)
     : model_(std::move(model)),
       config_(config),
       registry_(registry),
       pool_(config.policy->make(config.policy_options), Rng(seed).split(model_)),
-      duration_(registry.histogram("heng_request_duration_seconds", "Time from the whole request to the end of its answer",
-                                   duration_buckets(), {{"model", model_}})),
-      retries_(registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})) {}
+      duration_(registry.histogram("heng_request_duration_seconds",
+                                   "Time from the whole request to the end of its answer", duration_buckets(),
+                                   {{"model", model_}})),
+      retries_(
+          registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})) {}
 
 void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
   config_ = config;
   for (Slot slot = 0; slot < members_.size(); ++slot) {
-    const bool stays = std::ranges::any_of(workers, [&](const auto& worker) { return worker == members_[slot].worker; });
+    const bool stays =
+        std::ranges::any_of(workers, [&](const auto& worker) { return worker == members_[slot].worker; });
     if (!pool_.is_member(slot) || stays) continue;
     pool_.remove(slot);
     registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
@@ -72,7 +78,8 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
     if (slot == members_.size()) {
       slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
       if (slot >= members_.size()) members_.resize(slot + 1);
-      members_[slot] = {worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0};
+      members_[slot] = {
+          worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0};
     }
     pool_.set_weight(slot, wanted.weight, wanted.capacity);
     members_[slot].model = wanted.model;

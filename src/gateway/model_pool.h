@@ -82,9 +82,9 @@ class ModelPool {
   struct Member {
     std::shared_ptr<Worker> worker;  // kept while a request that left the pool is still under way
     std::string name;
-    std::string model;               // the name the worker knows the model by
+    std::string model;  // the name the worker knows the model by
     std::unique_ptr<MemberMetrics> metrics;
-    std::uint64_t assigned = 0;      // since the last sample
+    std::uint64_t assigned = 0;  // since the last sample
   };
   void sample_weights(double time_s);
 

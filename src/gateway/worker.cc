@@ -29,7 +29,8 @@ HealthOptions health_options(const HealthConfig& config) {
 
 std::string address_fields(const WorkerConfig& config) {
   const bool v6 = config.endpoint.host.find(':') != std::string::npos;
-  std::string fields = fmt::format("Host: {}{}{}:{}\r\n", v6 ? "[" : "", config.endpoint.host, v6 ? "]" : "", config.endpoint.port);
+  std::string fields = fmt::format("Host: {}{}{}:{}\r\n", v6 ? "[" : "", config.endpoint.host, v6 ? "]" : "",
+                                   config.endpoint.port);
   if (!config.api_key.empty()) fields += fmt::format("Authorization: Bearer {}\r\n", config.api_key);
   return fields;
 }
@@ -53,8 +54,8 @@ class Worker::Query final : public ResponseObserver {
 
   Query(const Worker& worker, std::string_view path, Done done)
       : done_(std::move(done)),
-        request_(fmt::format("GET {}{} HTTP/1.1\r\n{}User-Agent: heng\r\nAccept: */*\r\n\r\n", worker.config_.base_path,
-                             path, worker.address_fields_)) {}
+        request_(fmt::format("GET {}{} HTTP/1.1\r\n{}User-Agent: heng\r\nAccept: */*\r\n\r\n",
+                             worker.config_.base_path, path, worker.address_fields_)) {}
   ~Query() override {
     if (connection_ != nullptr) connection_->cancel();
   }
@@ -95,7 +96,8 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
       origin_(loop, resolver, origin_options(config, gateway)),
       health_(health_options(gateway.health), loop.now()) {
   if (config.tls) {
-    if (const auto prepared = origin_.prepare_tls(); !prepared) spdlog::error("{}: {}", config.url, prepared.error().message);
+    if (const auto prepared = origin_.prepare_tls(); !prepared)
+      spdlog::error("{}: {}", config.url, prepared.error().message);
   }
   probe_ = std::make_unique<Query>(*this, health_config_.path,
                                    [this](int status, std::string_view, const ExchangeFailure* failure) {
@@ -109,14 +111,16 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
 Worker::~Worker() = default;
 
 std::string Worker::key_of(const WorkerConfig& config, const HealthConfig& health) {
-  return fmt::format("{}\n{}\n{}\n{}\n{} {} {} {} {} {} {} {} {}", config.url, config.api_key, config.tls_ca_file,
-                     config.tls_verify, health.active, health.path, health.interval.count(), health.timeout.count(),
-                     health.fall, health.rise, health.passive_faults, health.probe_back.count(),
-                     health.slow_start.count());
+  return fmt::format("{}\n{}\n{}\n{}\n{} {} {} {} {} {} {} {} {}", config.url, config.api_key,
+                     config.tls_ca_file, config.tls_verify, health.active, health.path,
+                     health.interval.count(), health.timeout.count(), health.fall, health.rise,
+                     health.passive_faults, health.probe_back.count(), health.slow_start.count());
 }
 
 ExchangeTimeouts Worker::query_timeouts() const {
-  return {.connect = health_config_.timeout, .first_byte = health_config_.timeout, .idle = health_config_.timeout,
+  return {.connect = health_config_.timeout,
+          .first_byte = health_config_.timeout,
+          .idle = health_config_.timeout,
           .total = health_config_.timeout};
 }
 
@@ -134,7 +138,9 @@ void Worker::tick(Instant now) {
 
 /// Any answer below 500 shows life: not every engine has the health path, and 401 is an answer too.
 void Worker::on_probe_answer(int status, const ExchangeFailure* failure) {
-  const Outcome cause = failure != nullptr ? failure->cause : status >= 500 ? Outcome::server_error : Outcome::ok;
+  const Outcome cause = failure != nullptr ? failure->cause
+                        : status >= 500    ? Outcome::server_error
+                                           : Outcome::ok;
   health_.on_probe(cause == Outcome::ok, cause, loop_.now());
 }
 

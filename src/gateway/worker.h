@@ -12,8 +12,9 @@
 
 namespace heng {
 
-/// Shared by the pools it is a member of and the requests under way on it; lives on the gateway's loop. The last
-/// owner must let go outside of callbacks of its connections (the gateway keeps it until its own timer fires).
+/// Shared by the pools it is a member of and the requests under way on it; lives on the gateway's loop. The
+/// last owner must let go outside of callbacks of its connections (the gateway keeps it until its own timer
+/// fires).
 class Worker {
  public:
   Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway);

@@ -65,18 +65,28 @@ int on_payload(llhttp_t* parser, const char* at, std::size_t size) {
 
 int on_message_end(llhttp_t*) { return HPE_PAUSED; }
 
-const llhttp_settings_t& settings() {
+const llhttp_settings_t& head_settings() {
   static const llhttp_settings_t kSettings = [] {
-    llhttp_settings_t s;
-    llhttp_settings_init(&s);
-    s.on_url = on_target;
-    s.on_status = on_reason;
-    s.on_header_field = on_name;
-    s.on_header_value = on_value;
-    s.on_headers_complete = on_head_complete;
-    s.on_body = on_payload;
-    s.on_message_complete = on_message_end;
-    return s;
+    llhttp_settings_t settings;
+    llhttp_settings_init(&settings);
+    settings.on_url = on_target;
+    settings.on_status = on_reason;
+    settings.on_header_field = on_name;
+    settings.on_header_value = on_value;
+    settings.on_headers_complete = on_head_complete;
+    return settings;
+  }();
+  return kSettings;
+}
+
+/// Trailers are read over and dropped: nobody downstream was promised any.
+const llhttp_settings_t& body_settings() {
+  static const llhttp_settings_t kSettings = [] {
+    llhttp_settings_t settings;
+    llhttp_settings_init(&settings);
+    settings.on_body = on_payload;
+    settings.on_message_complete = on_message_end;
+    return settings;
   }();
   return kSettings;
 }
@@ -171,7 +181,7 @@ std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, 
   head.framing = BodyFraming::none;
   head.content_length = 0;
   head.expect_continue = false;
-  llhttp_init(&parser, type, &settings());
+  llhttp_init(&parser, type, &head_settings());
   parser.data = &head;
   const llhttp_errno_t error = llhttp_execute(&parser, bytes.data(), bytes.size());
   if (error != HPE_PAUSED && error != HPE_PAUSED_UPGRADE) {
@@ -179,6 +189,8 @@ std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, 
     return HeadError{400, reason == nullptr || *reason == '\0' ? "malformed HTTP head" : reason};
   }
   parser.data = nullptr;
+  parser.settings = const_cast<llhttp_settings_t*>(&body_settings());
+  parser.upgrade = 0;  // never: an upgraded connection would be a tunnel past all checks
   head.minor_version = parser.http_minor;
   if (parser.http_major != 1 || parser.http_minor > 1)
     return HeadError{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};

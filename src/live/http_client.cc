@@ -164,10 +164,7 @@ void ClientConnection::take_head(std::string_view bytes) {
     remaining_ = head.content_length;
     observer_->on_response_head(head);
     if (phase_ != Phase::answering) return;
-    const bool has_body =
-        framing_ != BodyFraming::none && !(framing_ == BodyFraming::length && remaining_ == 0);
-    if (has_body && bytes.empty()) deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
-    if (!has_body || !bytes.empty()) take_body(bytes);
+    take_body(bytes);
   }
 }
 
@@ -203,7 +200,7 @@ void ClientConnection::take_body(std::string_view bytes) {
   deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
   if (complete_now) {
     complete(used == bytes.size());
-  } else if (!pieces.empty()) {
+  } else {
     observer_->on_response_body(pieces, false);
   }
 }

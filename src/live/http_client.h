@@ -30,7 +30,7 @@ class ResponseObserver {
  public:
   virtual ~ResponseObserver() = default;
   virtual void on_response_head(const HttpHead& head) = 0;
-  /// All payload of one read, without framing.
+  /// All payload of one read, without framing; perhaps none. Comes at least once, right after the head.
   virtual void on_response_body(std::span<const std::string_view> pieces, bool complete) = 0;
   virtual void on_response_failed(const ExchangeFailure& failure) = 0;
 };

@@ -15,8 +15,10 @@ namespace {
 
 constexpr Duration kLingerMax = 2s;  // how long a refused client's bytes are read and thrown away
 constexpr std::size_t kPipelinedBytesMax = 64 << 10;  // read ahead while an answer is under way
-constexpr std::size_t kSmallBuffer = 4 << 10;         // larger ones are given back when empty
-constexpr std::size_t kPiecesMax = 512;               // below IOV_MAX with our own framing around
+constexpr std::size_t kHeadReadBytes = 16
+                                       << 10;  // a long body is read into memory of its own, not copied there
+constexpr std::size_t kSmallBuffer = 4 << 10;  // larger ones are given back when empty
+constexpr std::size_t kPiecesMax = 512;        // below IOV_MAX with our own framing around
 constexpr Instant kNever = Instant::max();
 
 iovec as_iovec(std::string_view bytes) { return {const_cast<char*>(bytes.data()), bytes.size()}; }
@@ -72,7 +74,7 @@ void ServerConnection::read_available(bool until_end) {
   while (!input_ended_ && !broken_ && phase_ != Phase::closed) {
     if (phase_ == Phase::answering && in_.size() >= kPipelinedBytesMax) return;  // resumed by end_answer
     const bool reading_body = phase_ == Phase::body && incoming_->remaining > 0;
-    const std::size_t wanted = reading_body ? incoming_->remaining : Loop::kReadBytes;
+    const std::size_t wanted = reading_body ? incoming_->remaining : kHeadReadBytes;
     char* to = reading_body ? incoming_->body.room(wanted) : server_.loop_.read_buffer();
     const IoResult result = transport_.read(to, wanted);
     switch (result.state) {

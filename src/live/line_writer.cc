@@ -18,7 +18,8 @@ constexpr std::size_t kHandOverBytes = 64 << 10;
 constexpr std::size_t kWaitingMax = 16 << 20;
 
 int open_for_append(const std::string& path) {
-  return path == "-" ? ::dup(STDOUT_FILENO) : ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  return path == "-" ? ::dup(STDOUT_FILENO)
+                     : ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 }
 
 }  // namespace

@@ -13,8 +13,8 @@
 
 namespace heng {
 
-/// Lines are gathered in memory and handed over every 100 ms or 64 KiB. When the disk cannot keep up and 16 MiB wait,
-/// lines are dropped and counted rather than memory filled.
+/// Lines are gathered in memory and handed over every 100 ms or 64 KiB. When the disk cannot keep up and 16
+/// MiB wait, lines are dropped and counted rather than memory filled.
 class LineWriter {
  public:
   /// "-" is standard output. Opens for appending.
@@ -40,7 +40,7 @@ class LineWriter {
   Timer timer_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::string waiting_;        // under the mutex, like all below
+  std::string waiting_;  // under the mutex, like all below
   int fd_;
   bool reopen_ = false;
   bool stopping_ = false;

@@ -13,17 +13,17 @@ timeval to_timeval(Duration span) {
   return {.tv_sec = micros / 1'000'000, .tv_usec = micros % 1'000'000};
 }
 
-event_base* make_base() {
-  // Microsecond timers: the simulated engines' decode steps are a few milliseconds long.
+event_base* make_base(Loop::Timers timers) {
   std::unique_ptr<event_config, void (*)(event_config*)> config(event_config_new(), event_config_free);
-  event_config_set_flag(config.get(), EVENT_BASE_FLAG_PRECISE_TIMER);
+  if (timers == Loop::Timers::precise) event_config_set_flag(config.get(), EVENT_BASE_FLAG_PRECISE_TIMER);
   event_config_set_flag(config.get(), EVENT_BASE_FLAG_NOLOCK);
   return event_base_new_with_config(config.get());
 }
 
 }  // namespace
 
-Loop::Loop() : base_(make_base()), read_buffer_(new char[kReadBytes + Buffer::kPadding]()) {
+Loop::Loop(Timers timers)
+    : base_(make_base(timers)), read_buffer_(new char[kReadBytes + Buffer::kPadding]()) {
   HENG_ASSERT(base_ != nullptr);
 }
 

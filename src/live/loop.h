@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -16,7 +17,9 @@ namespace heng {
 /// One loop per thread; everything that uses it lives on that thread and dies before it.
 class Loop {
  public:
-  Loop();
+  /// With precise timers to the microsecond (one more system call a turn), else to the millisecond.
+  enum class Timers : std::uint8_t { coarse, precise };
+  explicit Loop(Timers timers = Timers::coarse);
   ~Loop();
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
