@@ -8,7 +8,17 @@
 
 namespace heng {
 
-enum class ErrorCode : std::uint8_t { invalid, not_found, unavailable, refused, reset, timeout, protocol, too_large, io };
+enum class ErrorCode : std::uint8_t {
+  invalid,
+  not_found,
+  unavailable,
+  refused,
+  reset,
+  timeout,
+  protocol,
+  too_large,
+  io
+};
 
 struct Error {
   ErrorCode code{};

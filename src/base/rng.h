@@ -6,7 +6,8 @@
 
 namespace heng {
 
-/// xoshiro256** (Blackman, Vigna 2018), seeded through SplitMix64. A value type: a copy repeats the same numbers.
+/// xoshiro256** (Blackman, Vigna 2018), seeded through SplitMix64. A value type: a copy repeats the same
+/// numbers.
 class Rng {
  public:
   explicit Rng(std::uint64_t seed);
