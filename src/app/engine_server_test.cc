@@ -329,7 +329,7 @@ TEST_F(EngineServerTest, BadRequestsGetOpenAiErrors) {
     int status;
     std::string_view code;
   };
-  const std::string too_long(140'000 * kBytesPerToken, 'a');
+  const std::string too_long(140'000ull * kBytesPerToken, 'a');
   const Case cases[] = {
       {"/v1/chat/completions", "{", 400, "invalid_json"},
       {"/v1/chat/completions", R"({"model":"m","messages":[{"role":"user","content":"a"}]} x)", 400,
@@ -372,7 +372,7 @@ TEST_F(EngineServerTest, BadRequestsGetOpenAiErrors) {
 }
 
 TEST_F(EngineServerTest, AnAnswerIsCutWhereTheContextEnds) {
-  const std::string prompt(131'000 * kBytesPerToken, 'a');
+  const std::string prompt(131'000ull * kBytesPerToken, 'a');
   const Answer answer =
       post("/v1/completions", R"({"model":"m","prompt":")" + prompt + R"(","max_tokens":500})");
   const dom::element root = parse(answer.body);

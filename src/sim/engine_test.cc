@@ -346,6 +346,7 @@ struct Action {
   std::int64_t pause_us;
 };
 
+// rapidcheck finds it by this name. NOLINTNEXTLINE(readability-identifier-naming)
 [[maybe_unused]] void showValue(const Action& action, std::ostream& out) {
   out << "{kind " << action.kind << ", id " << action.id << ", prompt " << action.prompt << ", output "
       << action.output << ", pause " << action.pause_us << "us}";
