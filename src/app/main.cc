@@ -88,8 +88,8 @@ int main(int argc, char** argv) {
   check_options.add_to(*check_command);
   check_command->callback([&] { exit_code = check_options.with_overrides(check_configuration); });
 
-  DemoOptions demo_options;
-  add_demo_command(app, demo_options, exit_code);
+  DemoCommand demo_command;
+  demo_command.add_to(app, exit_code);
   EngineCommand engine_command;
   engine_command.add_to(app, exit_code);
   AdminCommands admin_commands;
