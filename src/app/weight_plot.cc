@@ -86,13 +86,15 @@ class Canvas {
       cairo_set_source_rgb(cairo_, 0.3, 0.3, 0.3);
       text(kLeft - 8, y(share) + 4, fmt::format("{:.1f}", share), 12, 1);
     }
-    const std::size_t step = std::max<std::size_t>(1, (plot_.shares.size() + 9) / 10);
+    std::size_t step = 1;  // times 2 and 5 in turn: 1, 2, 10, 20, ...
+    for (bool two = true; plot_.shares.size() > 12 * step; two = !two) step *= two ? 2 : 5;
     for (std::size_t iteration = 0; iteration < plot_.shares.size(); iteration += step) {
       text(x(static_cast<double>(iteration)), kHeight - kBottom + 18, std::to_string(iteration), 12, 0.5);
     }
     text((kLeft + kWidth - kRight) / 2, kHeight - 12, "iteration", 13, 0.5);
     cairo_set_source_rgb(cairo_, 0, 0, 0);
     text(kLeft, 28, plot_.title, 16, 0);
+    if (!plot_.targets.empty()) text(kWidth - kRight, 28, "dashed: true share of speed", 12, 1);
   }
 
   void mark(std::size_t iteration, const std::string& what) {
@@ -106,6 +108,7 @@ class Canvas {
   }
 
   void line(const std::vector<std::vector<double>>& rows, std::size_t worker) {
+    cairo_new_path(cairo_);  // text leaves a point behind
     for (std::size_t iteration = 0; iteration < rows.size(); ++iteration) {
       if (worker >= rows[iteration].size()) continue;
       cairo_line_to(cairo_, x(static_cast<double>(iteration)), y(rows[iteration][worker]));
