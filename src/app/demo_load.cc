@@ -91,10 +91,10 @@ void DemoLoad::arrive() {
   Call* call = free_.back();
   free_.pop_back();
   const std::uint32_t spread = options_.output_tokens_max - options_.output_tokens_min + 1;
-  const std::string body = fmt::format(
-      R"({{"model":"{}","stream":true,"max_tokens":{},"messages":[{{"role":"user","content":"Question {}: {}"}}]}})",
-      options_.model, options_.output_tokens_min + rng_.below(spread), rng_.below(1'000'000'000),
-      filler_text(rng_.next(), 64));
+  const std::string body = fmt::format(R"({{"model":"{}","stream":true,"max_tokens":{},)"
+                                       R"("messages":[{{"role":"user","content":"Question {}: {}"}}]}})",
+                                       options_.model, options_.output_tokens_min + rng_.below(spread),
+                                       rng_.below(1'000'000'000), filler_text(rng_.next(), 64));
   call->send(
       fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: demo\r\nContent-Type: application/json\r\n"
                   "Content-Length: {}\r\n\r\n{}",

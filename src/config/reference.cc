@@ -79,7 +79,8 @@ constexpr std::string_view kIntroduction =
 
 One YAML file, given with `-c`. `heng check -c heng.yaml` reports every mistake in it, each as
 `file:line:column` with what to do next. A commented example is [heng.example.yaml](../heng.example.yaml).
-Flags are stronger than environment variables (`HENG_*`), those than the file, and the file than the defaults below.
+Flags are stronger than environment variables (`HENG_*`), those than the file, and the file than the
+defaults below.
 
 - **Durations** have a unit: `200ms`, `5s`, `2m`, `1h`.
 - **Sizes** are bytes or have a unit: `500`, `64KiB`, `1MiB`, `2GiB`.

@@ -1,5 +1,5 @@
-// The workers of one pool as a policy sees them: spans over arrays that the pool owns, rebuilt only when membership
-// or health changes. Reading it copies and allocates nothing.
+// The workers of one pool as a policy sees them: spans over arrays that the pool owns, rebuilt only when
+// membership or health changes. Reading it copies and allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ using Slot = std::uint32_t;
 inline constexpr Slot kNoSlot = 0xffffffff;
 
 struct PoolView {
-  std::span<const Slot> eligible;             // may be given new requests now; ascending, no duplicates
-  std::span<const std::uint32_t> in_flight;   // [slots] attempts reserved and not ended; exact
-  std::span<const double> weight;             // [slots] configured weight x slow-start share; > 0 where eligible
-  std::span<const double> capacity;           // [slots] declared capacity in work per second; 0 = not declared
-  std::span<const std::uint64_t> identity;    // [slots] hash of the worker's URL: equal on all gateways
-  std::uint64_t generation = 0;               // changes whenever `eligible`, `identity` or a configured value changes
+  std::span<const Slot> eligible;            // may be given new requests now; ascending, no duplicates
+  std::span<const std::uint32_t> in_flight;  // [slots] attempts reserved and not ended; exact
+  std::span<const double> weight;            // [slots] configured weight x slow-start share; > 0 if eligible
+  std::span<const double> capacity;          // [slots] declared, in work per second; 0 = not declared
+  std::span<const std::uint64_t> identity;   // [slots] hash of the worker's URL: equal on all gateways
+  std::uint64_t generation = 0;              // changes with `eligible`, `identity` and configured values
 };
 
 }  // namespace heng
