@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 
@@ -13,6 +14,7 @@
 #include "app/engine_command.h"
 #include "app/exit_code.h"
 #include "app/serve.h"
+#include "config/issues.h"
 
 namespace {
 
@@ -64,6 +66,21 @@ struct FileOptions {
   }
 };
 
+bool is_command(const CLI::App& app, std::string_view name) {
+  return std::ranges::any_of(app.get_subcommands({}),
+                             [&](const CLI::App* command) { return command->get_name() == name; });
+}
+
+int unknown_command(const CLI::App& app, std::string_view name) {
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+  const std::vector<std::string_view> words(commands.begin(), commands.end());
+  const std::string_view near = nearest(name, words);
+  fmt::print(stderr, "heng: there is no command '{}'{}; `heng --help` lists them\n", name,
+             near.empty() ? "" : fmt::format(", did you mean '{}'?", near));
+  return kExitUsage;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -97,6 +114,11 @@ int main(int argc, char** argv) {
   DocsCommand docs_command;
   docs_command.add_to(app, exit_code);
 
+  if (argc < 2) {
+    fmt::print(stderr, "{}", app.help());
+    return kExitUsage;
+  }
+  if (argv[1][0] != '-' && !is_command(app, argv[1])) return unknown_command(app, argv[1]);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

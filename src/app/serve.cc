@@ -118,6 +118,15 @@ class Service {
   SignalWatch hang_up_;
 };
 
+int print_issues(const std::string& path, const std::vector<ConfigIssue>& issues) {
+  fmt::print(stderr, "{}", format_issues(path, issues));
+  if (::access(path.c_str(), F_OK) != 0) {
+    fmt::print(stderr,
+               "Name another file with -c, or begin with an example: heng docs example > heng.yaml\n");
+  }
+  return kExitConfigInvalid;
+}
+
 std::string variable_name(std::string_view key) {
   std::string name = "HENG_";
   for (const char c : key)
@@ -148,10 +157,7 @@ Result<ConfigOverrides> environment_overrides() {
 
 int check_configuration(const std::string& path, const ConfigOverrides& overrides) {
   const ConfigLoad loaded = load_config(path, overrides);
-  if (!loaded.issues.empty()) {
-    fmt::print(stderr, "{}", format_issues(path, loaded.issues));
-    return kExitConfigInvalid;
-  }
+  if (!loaded.issues.empty()) return print_issues(path, loaded.issues);
   std::size_t workers = 0;
   for (const PoolConfig& pool : loaded.config.pools) workers += pool.workers.size();
   fmt::print("{}: fine, {} pool(s) with {} worker(s)\n", path, loaded.config.pools.size(), workers);
@@ -160,10 +166,7 @@ int check_configuration(const std::string& path, const ConfigOverrides& override
 
 int serve(const std::string& path, const ConfigOverrides& overrides) {
   ConfigLoad loaded = load_config(path, overrides);
-  if (!loaded.issues.empty()) {
-    fmt::print(stderr, "{}", format_issues(path, loaded.issues));
-    return kExitConfigInvalid;
-  }
+  if (!loaded.issues.empty()) return print_issues(path, loaded.issues);
   Service service(path, overrides, std::move(loaded.config));
   if (const auto started = service.start(); !started) {
     fmt::print(stderr, "heng: {}\n", started.error().message);
