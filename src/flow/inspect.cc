@@ -265,7 +265,8 @@ void RequestInspector::Parser::read_field(Key known, std::string_view key, od::v
                                           std::uint32_t depth_left, RequestFacts& facts) {
   switch (known) {
     case Key::model:
-      facts.model_token = trimmed(value.raw_json_token());
+      if (const std::string_view token = trimmed(value.raw_json_token()); token != "null")
+        facts.model_token = token;
       facts.model = read_string(value, key);
       return;
     case Key::previous:

@@ -56,6 +56,14 @@ std::string_view to_string(Outcome outcome) {
   return "none";
 }
 
+/// "localhost" or an IP address, with or without a port: names that no one else's DNS can give us.
+bool is_local_name(std::string_view host) {
+  if (host.starts_with('[')) return true;
+  host = host.substr(0, host.rfind(':'));
+  return equals_ignoring_case(host, "localhost") || equals_ignoring_case(host, "localhost.") ||
+         (!host.empty() && host.find_first_not_of("0123456789.") == host.npos);
+}
+
 std::string query_value(std::string_view query, std::string_view key) {
   for (std::size_t at = 0; at < query.size();) {
     const std::size_t end = std::min(query.find('&', at), query.size());
@@ -123,6 +131,11 @@ AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
   if (reading && path == "/readyz") {
     return gateway_.ready() ? Answer{200, R"({"status":"ready"})"}
                             : Answer{503, R"({"status":"no worker available"})"};
+  }
+  // A page that has its own name resolve to this machine (DNS rebinding) cannot help sending that name.
+  const std::string_view host = head.find("host").value_or("localhost");
+  if (loopback_ && !is_local_name(host) && !has_token(connection)) {
+    return error(403, "without the admin token, ask by an IP address or as 'localhost'");
   }
   const bool wants_token = !loopback_ || (!reading && !gateway_.config().admin_token.empty());
   if (wants_token && !has_token(connection)) {

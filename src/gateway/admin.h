@@ -9,9 +9,9 @@
 
 namespace heng {
 
-/// Reading is open on loopback; beyond it everything but /healthz and /readyz wants the token. Changes want
-/// the token as soon as one is configured or the address is not loopback, and are refused to browsers on
-/// other pages.
+/// Reading is open on loopback, asked for by address or as localhost (so not to pages of rebound names);
+/// beyond it everything but /healthz and /readyz wants the token. Changes want the token as soon as one is
+/// configured or the address is not loopback, and are refused to browsers on other pages.
 class AdminApi final : public RequestHandler {
  public:
   /// `reload` re-reads the configuration file; null where there is none to re-read.

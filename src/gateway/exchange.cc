@@ -44,6 +44,44 @@ bool is_credential(std::string_view name) {
 }
 
 /// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
+/// True for "/v1/../x" and all the ways to write it: beyond a base path, or behind a server that resolves it,
+/// such a target is not the /v1/ path it looks like.
+bool has_dot_segments(std::string_view path) {
+  std::size_t dots = 0;
+  bool only_dots = true;  // so far in this segment
+  for (std::size_t at = 0; at <= path.size(); ++at) {
+    char c = at == path.size() ? '/' : path[at];
+    if (c == '%') {
+      const std::string_view code = path.substr(at + 1, 2);
+      c = equals_ignoring_case(code, "2e")                                       ? '.'
+          : equals_ignoring_case(code, "2f") || equals_ignoring_case(code, "5c") ? '/'
+                                                                                 : 'x';
+      if (c != 'x') at += 2;
+    }
+    if (c == '/' || c == '\\') {
+      if (only_dots && (dots == 1 || dots == 2)) return true;
+      dots = 0;
+      only_dots = true;
+    } else if (c == '.') {
+      ++dots;
+    } else {
+      only_dots = false;
+    }
+  }
+  return false;
+}
+
+/// The options of all Connection fields: a view of the one, or of `joined` if there are several.
+std::string_view connection_options(const HttpHead& head, std::string& joined) {
+  std::string_view options;
+  for (const HeaderField& field : head.fields) {
+    if (!equals_ignoring_case(field.name, "connection")) continue;
+    if (!options.empty()) joined = fmt::format("{},{}", options, field.value);
+    options = options.empty() ? field.value : std::string_view(joined);
+  }
+  return options;
+}
+
 /// body.
 bool is_nominated(std::string_view connection, std::string_view name) {
   if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
@@ -110,12 +148,17 @@ void Exchange::begin(ServerConnection& connection) {
 bool Exchange::read_facts() {
   facts_ = {};
   const HttpHead& head = connection_->head();
+  model_.clear();
   const std::string_view body = connection_->body();
   const std::string_view path = path_of(target_);
   const std::string_view type = head.find("content-type").value_or("");
   const bool json_path = method_ == "POST" && is_any_of(path, {"/v1/chat/completions", "/v1/completions",
                                                                "/v1/embeddings", "/v1/responses"});
   stores_resource_ = method_ == "POST" && (!json_path || path == "/v1/responses");
+  if (has_dot_segments(path)) {
+    refuse(400, "the path must not have '.' or '..' segments");
+    return false;
+  }
   if (const auto coding = head.find("content-encoding");
       coding && !equals_ignoring_case(*coding, "identity")) {
     refuse(415, "compressed request bodies are not accepted");
@@ -238,17 +281,20 @@ bool Exchange::reserve() {
 /// What of the client's head goes on to the worker, the same for every attempt.
 void Exchange::append_fields() {
   const HttpHead& head = connection_->head();
-  const std::string_view nominated = head.find("connection").value_or("");
+  std::string joined;
+  const std::string_view nominated = connection_options(head, joined);
   fields_.clear();
   for (const HeaderField& field : head.fields) {
     if (is_hop_by_hop(field.name) || is_replaced(field.name) || is_nominated(nominated, field.name)) continue;
     if (is_credential(field.name) && !gateway_.config_.forward_authorization) continue;
-    fields_.append(field.name).append(": ").append(field.value).append("\r\n");
+    std::string& fields = is_credential(field.name) ? credentials_ : fields_;
+    fields.append(field.name).append(": ").append(field.value).append("\r\n");
   }
   fields_.append("x-request-id: ").append(id_).append("\r\nx-forwarded-for: ").append(peer_).append("\r\n");
 }
 
 void Exchange::attempt() {
+  credentials_.clear();
   const Instant now = gateway_.loop_.now();
   ++attempts_;
   reserved_ = true;
@@ -270,7 +316,8 @@ void Exchange::attempt() {
   for (const std::string_view part :
        {std::string_view(method_), std::string_view(" "), std::string_view(worker.base_path),
         std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
-        std::string_view(worker_->address_fields()), std::string_view(fields_)}) {
+        std::string_view(worker_->address_fields()), std::string_view(fields_),
+        worker.api_key.empty() ? std::string_view(credentials_) : std::string_view()}) {
     request_.append(part);
   }
   if (body_bytes != 0 || method_ == "POST" || method_ == "PUT" || method_ == "PATCH") {
@@ -327,7 +374,8 @@ void Exchange::start_answer(const HttpHead& head) {
   status_ = head.status;
   std::vector<HeaderField>& fields = gateway_.answer_fields_;
   fields.clear();
-  const std::string_view nominated = head.find("connection").value_or("");
+  std::string joined;
+  const std::string_view nominated = connection_options(head, joined);
   for (const HeaderField& field : head.fields) {
     if (is_hop_by_hop(field.name) || is_nominated(nominated, field.name)) continue;
     if (equals_ignoring_case(field.name, "x-request-id") || starts_ignoring_case(field.name, "x-heng-"))
@@ -349,12 +397,12 @@ void Exchange::on_response_body(std::span<const std::string_view> pieces, bool c
   worker_->health().on_progress(now);
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
+  length_told_ = framing == BodyFraming::length;
     if (piece.size() > 24) find_usage(piece, usage_);
     bytes_out_ += piece.size();
-    for (const char c : piece.substr(piece.size() - std::min<std::size_t>(piece.size(), 2))) {
-      last_bytes_[0] = last_bytes_[1];
-      last_bytes_[1] = c;
-    }
+    const std::string_view tail = piece.substr(piece.size() - std::min(piece.size(), sizeof last_bytes_));
+    std::shift_left(std::begin(last_bytes_), std::end(last_bytes_), static_cast<std::ptrdiff_t>(tail.size()));
+    std::ranges::copy(tail, std::end(last_bytes_) - tail.size());
   }
   if (event_stream_ && !pieces.empty()) {
     if (MemberMetrics* metrics = pool_->metrics(slot_); metrics != nullptr && pieces_ > 0) {
@@ -395,10 +443,10 @@ void Exchange::on_response_failed(const ExchangeFailure& failure) {
 /// A stream that ends in the middle must not look complete: between two events the client is told, inside one
 /// nothing more can be said; then the connection breaks.
 void Exchange::break_off(const ExchangeFailure& failure) {
-  const bool between_events = bytes_out_ == 0 || (last_bytes_[0] == '\n' && last_bytes_[1] == '\n') ||
-                              (last_bytes_[0] == '\r' && last_bytes_[1] == '\n');
+  const std::string_view last(last_bytes_, sizeof last_bytes_);
+  const bool between_events = bytes_out_ == 0 || last.ends_with("\n\n") || last == "\r\n\r\n";
   end_attempt(failure.cause);
-  if (event_stream_ && between_events) {
+  if (event_stream_ && between_events && !length_told_) {
     const std::string event =
         fmt::format("data: {}\n\n",
                     api_error_body(502, fmt::format("the worker broke off the answer: {}", failure.message),
@@ -525,7 +573,7 @@ void Exchange::finish(End end) {
   pinned_worker_ = 0;
   status_ = 0;
   event_stream_ = stores_resource_ = false;
-  last_bytes_[0] = last_bytes_[1] = 0;
+  std::ranges::fill(last_bytes_, '\0');
   body_.clear();
   if (body_.capacity() > kBufferKept) body_.release();
   if (request_.capacity() > kBufferKept) request_.release();

@@ -69,8 +69,9 @@ class Exchange final : public AnswerObserver, public ResponseObserver {
   std::string model_;               // as the client named it
   std::size_t model_token_at_ = 0;  // of the JSON token in body_; size 0 = no renaming possible
   std::size_t model_token_size_ = 0;
-  std::string fields_;  // forwarded fields, ready to send
-  Buffer request_;      // head of the attempt, and the body if that is small
+  std::string fields_;       // forwarded fields, ready to send
+  std::string credentials_;  // those that only workers without a key of their own get
+  Buffer request_;           // head of the attempt, and the body if that is small
   Buffer body_;
   std::uint64_t pinned_worker_ = 0;  // identity of the worker where the named resource lives
   std::uint64_t session_ = 0;        // hash of the session header's value; 0 = none
@@ -87,7 +88,8 @@ class Exchange final : public AnswerObserver, public ResponseObserver {
   bool reserved_ = false;
   bool stores_resource_ = false;  // its answer names a resource that later requests will ask for
   bool event_stream_ = false;
-  char last_bytes_[2] = {};  // of the relayed payload: "\n\n" ends an SSE event
+  bool length_told_ = false;  // the client knows how long the answer is to be
+  char last_bytes_[4] = {};   // of the relayed payload: "\n\n" or "\r\n\r\n" ends an SSE event
   std::string peer_;
 };
 

@@ -101,7 +101,10 @@ void ModelPool::learn_tokens(std::uint64_t bytes, std::uint32_t tokens) {
 
 void ModelPool::tick(Instant now, double time_s) {
   for (Slot slot = 0; slot < members_.size(); ++slot) {
-    if (!pool_.is_member(slot)) continue;
+    if (!pool_.is_member(slot)) {
+      if (pool_.in_flight(slot) == 0) members_[slot].worker.reset();  // with its connections
+      continue;
+    }
     const WorkerHealth& health = members_[slot].worker->health();
     pool_.set_eligible(slot, health.eligible());
     pool_.set_ramp(slot, health.ramp(now));

@@ -11,7 +11,9 @@ namespace heng {
 namespace {
 
 constexpr Instant kNever = Instant::max();
-constexpr int kInterimMax = 8;  // 1xx answers before the real one
+constexpr int kInterimMax = 8;      // 1xx answers before the real one
+constexpr Duration kStaleMax = 1s;  // a reused connection that ends later than this ended over the request
+constexpr Duration kQuiet = 1s;     // no byte in the middle of an answer: is the connection still there?
 
 Instant deadline_after(Instant now, Duration span) { return span == Duration(0) ? kNever : now + span; }
 
@@ -94,10 +96,13 @@ void ClientConnection::write_request() {
     const IoResult result = transport_.write({iov.data(), count});
     if (result.state == IoResult::State::blocked) return;
     if (result.state != IoResult::State::ok) {
-      // The server may have answered before it closed: the reading side decides.
+      // The server may have answered before it closed: the reading side decides, even if its edge is used up.
       sent_ = request_.head.size() + request_.body.size();
       keep_alive_ = false;
-      return;
+      return origin_.loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+        if (alive.expired() || (phase_ != Phase::waiting && phase_ != Phase::answering)) return;
+        read_available(true);
+      });
     }
     sent_ += result.bytes;
   }
@@ -114,7 +119,7 @@ void ClientConnection::read_available(bool until_end) {
         return on_end();
       case IoResult::State::failed:
         return fail_exchange(
-            transport_.tls() && phase_ == Phase::waiting ? Outcome::protocol : Outcome::reset,
+            transport_.tls() && phase_ == Phase::waiting && !reused_ ? Outcome::protocol : Outcome::reset,
             transport_.last_error());
       case IoResult::State::ok:
         break;
@@ -127,6 +132,7 @@ void ClientConnection::read_available(bool until_end) {
 
 void ClientConnection::take(std::string_view bytes) {
   if (observer_ == nullptr) return close();  // an idle server has nothing to say
+  last_read_ = origin_.loop_.now();
   if (phase_ == Phase::waiting) {
     if (in_.empty()) return take_head(bytes);
     in_.append(bytes);
@@ -233,8 +239,9 @@ void ClientConnection::on_end() {
 
 void ClientConnection::fail_exchange(Outcome cause, std::string message) {
   if (observer_ == nullptr) return close();
-  const bool nothing_came = phase_ == Phase::waiting && in_.empty();
-  if (reused_ && nothing_came && cause == Outcome::reset) {
+  const bool nothing_came = phase_ == Phase::waiting && in_.empty() && interim_responses_ == 0;
+  const bool was_stale = reused_ && nothing_came && origin_.loop_.now() < begun_ + kStaleMax;
+  if (was_stale && cause == Outcome::reset) {
     // The server closed the idle connection while the request was on its way.
     watch_.stop();
     transport_.close();
@@ -293,7 +300,15 @@ void ClientConnection::expire(Instant now) {
   if (timeouts_.total != Duration(0) && observer_ != nullptr && now >= begun_ + timeouts_.total) {
     return fail_exchange(Outcome::timeout, "total time limit passed");
   }
-  if (now < deadline_ || paused_) return;
+  if (paused_) return;
+  // A reset that comes together with bytes shares their event (libevent shows an error as plain readiness),
+  // and the short read that takes the bytes does not meet it.
+  const bool answer_begun = phase_ == Phase::answering || (phase_ == Phase::waiting && !in_.empty());
+  if (answer_begun && now >= last_read_ + kQuiet) {
+    if (const int error = socket_error(transport_.fd()); error != 0)
+      return fail_exchange(Outcome::reset, std::strerror(error));
+  }
+  if (now < deadline_) return;
   switch (phase_) {
     case Phase::resolving:
       return fail_exchange(Outcome::timeout, "name look-up timed out");

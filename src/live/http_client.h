@@ -102,6 +102,7 @@ class ClientConnection {
   RequestBytes request_;
   ExchangeTimeouts timeouts_;
   Instant begun_;
+  Instant last_read_;
   Instant deadline_;
   ResponseObserver* observer_ = nullptr;
   ResponseObserver* failing_ = nullptr;                         // to be told at the end of the turn
@@ -130,8 +131,8 @@ class HttpOrigin {
   /// Loads the CA file; fails with its name and the reason. Call before the first `send` to a TLS origin.
   Result<void> prepare_tls();
   /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from
-  /// inside this call. On a reused connection that turns out dead before the first byte of an answer the
-  /// request is sent once more on a new one.
+  /// inside this call. On a reused connection that turns out dead at once, before the first byte of an
+  /// answer, the request is sent once more on a new one.
   ClientConnection& send(const RequestBytes& request, const ExchangeTimeouts& timeouts,
                          ResponseObserver& observer);
   /// Closes idle connections (the server is known to be gone).

@@ -369,6 +369,10 @@ void ServerConnection::send(std::span<const iovec> pieces) {
     write_blocked_ = true;
     if (result.bytes > 0 || !was_waiting) {
       deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_write);
+    if (out_sent_ > out_.size() / 2) {  // a client always a little behind must not make us keep all it has got
+      out_.consume(out_sent_);
+      out_sent_ = 0;
+    }
     }
     return;
   }
