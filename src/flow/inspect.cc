@@ -113,8 +113,7 @@ bool valid_number(std::string_view text) {
 }
 
 std::string_view trimmed(std::string_view token) {
-  while (!token.empty() && std::strchr(" \t\r\n", token.back()) != nullptr) token.remove_suffix(1);
-  return token;
+  return token.substr(0, token.find_last_not_of(" \t\r\n") + 1);
 }
 
 bool valid_scalar(std::string_view token) {
@@ -138,7 +137,12 @@ std::string_view checked_key(od::field& field) {
 }
 
 std::string_view checked_scalar(od::value& value) {
-  const std::string_view token = trimmed(value.raw_json_token());
+  const std::string_view raw = value.raw_json_token();
+  // What follows is looked at here, since simdjson takes a string before a colon for a key wherever it stands
+  // and skips what comes then unread.
+  const char next = *raw.end();
+  if (next != ',' && next != '}' && next != ']') throw malformed();
+  const std::string_view token = trimmed(raw);
   if (!valid_scalar(token)) throw malformed();
   return token;
 }
@@ -344,6 +348,21 @@ std::optional<InspectError> RequestInspector::inspect_json(std::string_view body
   }
 }
 
+namespace {
+
+/// `fields` of one part of a form. "filename" ends with "name" too, hence the look at the byte before.
+bool names_model(std::string_view fields) {
+  for (std::size_t at = fields.find("name="); at != fields.npos; at = fields.find("name=", at + 1)) {
+    if (at == 0 || std::string_view(" \t;").find(fields[at - 1]) == std::string_view::npos) continue;
+    const std::string_view value = fields.substr(at + 5);
+    if (value.starts_with("\"model\"") || value.starts_with("model\r") || value.starts_with("model;"))
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 std::string_view multipart_model(std::string_view content_type, std::string_view body) {
   const std::size_t at = content_type.find("boundary=");
   if (at == content_type.npos) return {};
@@ -361,8 +380,7 @@ std::string_view multipart_model(std::string_view content_type, std::string_view
     if (content == body.npos) return {};
     const std::size_t next = body.find(delimiter, content + 2);  // an empty part has one line break for both
     if (next == body.npos) return {};
-    const std::string_view fields = body.substr(head, content + 2 - head);
-    if (fields.find("name=\"model\"") != fields.npos || fields.find("name=model\r") != fields.npos) {
+    if (names_model(body.substr(head, content + 2 - head))) {
       return next < content + 4 ? std::string_view() : body.substr(content + 4, next - content - 4);
     }
     head = next + delimiter.size();
@@ -376,8 +394,7 @@ namespace {
 std::optional<std::uint32_t> number_after(std::string_view text, std::string_view key) {
   const std::size_t at = text.find(key);
   if (at == text.npos) return std::nullopt;
-  std::size_t digit = at + key.size();
-  while (digit < text.size() && std::strchr(": \t\r\n", text[digit]) != nullptr) ++digit;
+  const std::size_t digit = std::min(text.find_first_not_of(": \t\r\n", at + key.size()), text.size());
   std::uint32_t number = 0;
   const auto [end, error] = std::from_chars(text.data() + digit, text.data() + text.size(), number);
   if (error != std::errc()) return std::nullopt;
