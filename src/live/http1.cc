@@ -238,8 +238,9 @@ HeadScan scan_head(std::string_view bytes, std::size_t from, const HeadLimits& l
     const std::size_t end = found == nullptr
                                 ? bytes.size()
                                 : static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
-    if (end >= limits.head_bytes) return invalid(431, "request head too large");
+    // In this order, so that a long first line has the same fate in one piece and in many.
     if (line == 0 && end > limits.target_bytes + 32) return invalid(414, "request target too long");
+    if (end >= limits.head_bytes) return invalid(431, "request head too large");
     if (found == nullptr) break;
     if (end == line || bytes[end - 1] != '\r') return invalid(400, "line ends with a bare line feed");
     const std::string_view text = bytes.substr(line, end - 1 - line);
@@ -257,6 +258,10 @@ std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLi
   if (bytes.starts_with("PRI * HTTP/2")) return HeadError{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
   if (const auto error = run_llhttp(bytes, HTTP_REQUEST, head, parser)) return error;
   head.method = bytes.substr(0, bytes.find(' '));
+  // llhttp takes more than one space, and other protocols' names.
+  constexpr std::size_t kVersionBytes = std::string_view(" HTTP/1.1").size();
+  if (bytes.find('\r') != head.method.size() + 1 + head.target.size() + kVersionBytes)
+    return HeadError{400, "malformed request line"};
   if (head.fields.size() > limits.header_count) return HeadError{431, "too many headers"};
   if (head.target.size() > limits.target_bytes) return HeadError{414, "request target too long"};
   if (head.method == "CONNECT") return HeadError{405, "CONNECT is not offered here"};
@@ -272,8 +277,11 @@ std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLi
   if (!head.target.starts_with('/') && head.target != "*") {
     const std::size_t scheme = head.target.find("://");
     if (scheme == head.target.npos) return HeadError{400, "malformed request target"};
-    const std::size_t path = head.target.find('/', scheme + 3);
-    head.target = path == head.target.npos ? std::string_view("/") : head.target.substr(path);
+    const std::size_t path = head.target.find_first_of("/?#", scheme + 3);
+    if (path != head.target.npos && head.target[path] != '/')
+      return HeadError{400, "request target without a path"};
+    // Without a path, the slash before the host serves as one: views must lie in the head's bytes (rebase).
+    head.target = path == head.target.npos ? head.target.substr(scheme + 1, 1) : head.target.substr(path);
   }
   return std::nullopt;
 }
@@ -298,12 +306,18 @@ std::optional<HeadError> parse_response_head(std::string_view bytes, const HeadL
 
 ChunkResult decode_chunks(llhttp_t& parser, std::string_view bytes, std::vector<std::string_view>& pieces) {
   if (bytes.empty()) return {};
+  // Between the calls `data` keeps the last byte seen.
+  const auto last_seen = static_cast<char>(reinterpret_cast<std::uintptr_t>(parser.data));
   parser.data = &pieces;
   if (llhttp_get_errno(&parser) == HPE_PAUSED) llhttp_resume(&parser);
   const llhttp_errno_t error = llhttp_execute(&parser, bytes.data(), bytes.size());
+  parser.data = reinterpret_cast<void*>(std::uintptr_t{static_cast<unsigned char>(bytes.back())});
   if (error == HPE_OK) return {ChunkResult::State::more, bytes.size()};
   if (error == HPE_PAUSED) {
-    return {ChunkResult::State::end, static_cast<std::size_t>(llhttp_get_error_pos(&parser) - bytes.data())};
+    const auto consumed = static_cast<std::size_t>(llhttp_get_error_pos(&parser) - bytes.data());
+    // llhttp takes a bare line feed for the empty line at the end; who is in front of us may not.
+    const bool ends_with_crlf = (consumed >= 2 ? bytes[consumed - 2] : last_seen) == '\r';
+    if (ends_with_crlf) return {ChunkResult::State::end, consumed};
   }
   return {ChunkResult::State::invalid, 0};
 }
