@@ -72,7 +72,8 @@ void ServerConnection::on_ready(FdWatch::Ready ready) {
 
 void ServerConnection::read_available(bool until_end) {
   while (!input_ended_ && !broken_ && phase_ != Phase::closed) {
-    if (phase_ == Phase::answering && in_.size() >= kPipelinedBytesMax) return;  // resumed by end_answer
+    left_unread_ = phase_ == Phase::answering && in_.size() >= kPipelinedBytesMax;
+    if (left_unread_) return;  // resumed by end_answer
     const bool reading_body = phase_ == Phase::body && incoming_->remaining > 0;
     const std::size_t wanted = reading_body ? incoming_->remaining : kHeadReadBytes;
     char* to = reading_body ? incoming_->body.room(wanted) : server_.loop_.read_buffer();
@@ -137,6 +138,7 @@ std::size_t ServerConnection::take_head(std::string_view bytes) {
       return 2;  // RFC 9112 2.2: an empty line before the request line is ignored
     if (bytes == "\r") return 0;
     head_begun_ = true;
+    head_request_ = client_is_old_ = false;  // not yet known: a refusal must not follow the request before
     head_started_ = server_.loop_.now();
     deadline_ = deadline_after(head_started_, server_.options_.timeouts.client_header);
   }
@@ -261,7 +263,7 @@ void ServerConnection::probe_half_closed() {
   if (!answer_started_) {
     const iovec interim = as_iovec("HTTP/1.1 100 Continue\r\n\r\n");
     send({&interim, 1});
-  } else if (answer_framing_ == BodyFraming::chunked && pending_bytes() == 0) {
+  } else if (answer_framing_ == BodyFraming::chunked && !head_request_ && pending_bytes() == 0) {
     const iovec zero = as_iovec("0");
     send({&zero, 1});
   }
@@ -320,7 +322,7 @@ void ServerConnection::write(std::span<const std::string_view> pieces, bool last
     iov.push_back({size_line.data(), written.size});
   }
   Buffer flattened;
-  if (pieces.size() > kPiecesMax) {
+  if (pieces.size() > kPiecesMax && !head_request_) {
     flattened.reserve(total);
     for (const std::string_view piece : pieces) flattened.append(piece);
     iov.push_back(as_iovec(flattened.view()));
@@ -367,12 +369,12 @@ void ServerConnection::send(std::span<const iovec> pieces) {
   }
   if (pending_bytes() > 0) {
     write_blocked_ = true;
-    if (result.bytes > 0 || !was_waiting) {
-      deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_write);
     if (out_sent_ > out_.size() / 2) {  // a client always a little behind must not make us keep all it has got
       out_.consume(out_sent_);
       out_sent_ = 0;
     }
+    if (result.bytes > 0 || !was_waiting) {
+      deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_write);
     }
     return;
   }
@@ -408,7 +410,7 @@ void ServerConnection::end_answer() {
   if (!keep_alive_ || server_.draining_) return linger();
   phase_ = Phase::head;
   deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_idle);
-  if (!in_.empty() || input_ended_) resume_later();
+  if (!in_.empty() || input_ended_ || left_unread_) resume_later();
 }
 
 /// Half-closes, then reads and drops what the client still sends: closing at once would reset the connection
@@ -418,17 +420,15 @@ void ServerConnection::linger() {
   transport_.shutdown_write();
   phase_ = Phase::lingering;
   deadline_ = server_.loop_.now() + kLingerMax;
-  in_.release();
   resume_later();
 }
 
 void ServerConnection::resume_later() {
   server_.loop_.defer([this] {
-    if (phase_ == Phase::head && !in_.empty()) {
-      parse_stored();
-    }
-    if (phase_ == Phase::head && input_ended_) return close();
-    if (phase_ == Phase::head || phase_ == Phase::lingering) read_available(true);
+    if (phase_ == Phase::lingering) in_.release();  // not before: the request being answered may lie there
+    if (phase_ == Phase::head && !in_.empty()) parse_stored();
+    if (phase_ != Phase::head && phase_ != Phase::body && phase_ != Phase::lingering) return;
+    input_ended_ ? on_end_of_input() : read_available(true);
   });
 }
 

@@ -116,6 +116,7 @@ class ServerConnection {
   bool head_request_ = false;
   bool head_begun_ = false;   // bytes of the next request have come
   bool input_ended_ = false;  // the client sends no more (perhaps it is gone)
+  bool left_unread_ = false;  // the socket may hold bytes that no edge will announce
   bool write_blocked_ = false;
   bool answer_ended_ = false;  // ... but perhaps not all sent yet
   bool broken_ = false;        // a write failed: the client is gone, which is said at the end of the turn

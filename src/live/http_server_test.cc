@@ -1,0 +1,541 @@
+// The HTTP server against peers that are slow, rude, gone or in a hurry.
+#include "live/http_server.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "live/loopback_test_peer.h"
+
+namespace heng {
+namespace {
+
+constexpr std::string_view kGet = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+struct ClientWatch : AnswerObserver {
+  void on_client_gone() override { gone = true; }
+  void on_drained() override { ++drained; }
+  bool gone = false;
+  int drained = 0;
+};
+
+/// Answers with the request's target and body at once, or leaves the answer to the test.
+struct Handler : RequestHandler {
+  void on_request(ServerConnection& connection) override {
+    targets.emplace_back(connection.head().target);
+    bodies.emplace_back(connection.body());
+    if (answer) return answer(connection);
+    if (hold) {
+      held = &connection;
+      connection.observe(&watch);
+      return;
+    }
+    echo(connection, targets.back() + bodies.back());
+  }
+  void on_bad_request(int status) override { refused.push_back(status); }
+
+  static void echo(ServerConnection& connection, std::string_view text) { connection.respond(200, {}, text); }
+
+  std::vector<std::string> targets;
+  std::vector<std::string> bodies;
+  std::vector<int> refused;
+  bool hold = false;
+  ServerConnection* held = nullptr;
+  ClientWatch watch;
+  std::function<void(ServerConnection&)> answer;
+};
+
+std::string answer_with(std::string_view body, std::string_view more = "") {
+  return fmt::format("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{}\r\n{}", body.size(), more, body);
+}
+
+class Server : public testing::Test {
+ protected:
+  void start(HttpServer::Options options = {}) {
+    server_.emplace(loop_.loop(), handler_, options);
+    ASSERT_TRUE(server_->listen({"127.0.0.1", 0}).has_value());
+  }
+  void TearDown() override { loop_.turn(); }  // deferred calls come before the server goes
+
+  Peer connect() {
+    Peer peer = Peer::connect_to(server_->endpoint());
+    EXPECT_TRUE(loop_.until([&] { return peer.established(); }));
+    return peer;
+  }
+  /// Turns until the peer has `bytes` bytes or the connection has ended.
+  bool receive(Peer& peer, std::size_t bytes) {
+    return loop_.until([&] { return peer.read().got.size() >= bytes || peer.ended || peer.broken; });
+  }
+  bool receive_end(Peer& peer) {
+    return loop_.until([&] { return peer.read().ended || peer.broken; });
+  }
+  void expect_exactly(Peer& peer, std::string_view bytes) {
+    EXPECT_TRUE(receive(peer, bytes.size()));
+    loop_.settle();
+    EXPECT_EQ(peer.read().got, bytes);
+  }
+  /// A request whose answer the test gives; the connection is handler_.held.
+  Peer connect_and_hold(std::string_view request = kGet) {
+    handler_.hold = true;
+    Peer peer = connect();
+    peer.send(request);
+    EXPECT_TRUE(loop_.until([&] { return handler_.held != nullptr; }));
+    return peer;
+  }
+
+  TurnedLoop loop_;
+  Handler handler_;
+  std::optional<HttpServer> server_;
+};
+
+TEST_F(Server, AnswersOneRequestAfterTheOtherOnAConnection) {
+  start();
+  Peer peer = connect();
+  for (int i = 0; i < 3; ++i) {
+    peer.got.clear();
+    peer.send(fmt::format("POST /{} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", i));
+    expect_exactly(peer, answer_with(fmt::format("/{}hi", i)));
+  }
+  EXPECT_EQ(server_->connections(), 1u);
+}
+
+TEST_F(Server, AnswersPipelinedRequestsInOrder) {
+  start();
+  Peer peer = connect();
+  peer.send(
+      "GET /a HTTP/1.1\r\nHost: a\r\n\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n"
+      "2\r\nxy\r\n0\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n");
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(peer.got, answer_with("/a") + answer_with("/bxy") + answer_with("/c", "Connection: close\r\n"));
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(handler_.targets.size(), 3u);
+}
+
+TEST_F(Server, TakesARequestHoweverItIsCut) {
+  start();
+  const std::string requests =
+      "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+      "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\nX: "
+      "y\r\n\r\n";
+  const std::string answers = answer_with("/ahello") + answer_with("/babcd");
+  Peer peer = connect();
+  for (std::size_t cut = 1; cut < requests.size(); ++cut) {
+    const std::size_t before = handler_.targets.size();
+    peer.got.clear();
+    peer.send(requests.substr(0, cut));
+    loop_.turn();
+    peer.send(requests.substr(cut));
+    ASSERT_TRUE(receive(peer, answers.size()));
+    ASSERT_EQ(peer.got, answers) << cut;
+    ASSERT_EQ(handler_.targets.size(), before + 2) << cut;
+  }
+}
+
+TEST_F(Server, PipelinedRequestsBeyondTheReadAheadAreNotForgotten) {
+  start();
+  Peer peer = connect_and_hold();
+  // A multiple of the request's size fills the read-ahead exactly.
+  const std::string padding(1024 - std::string_view("GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n").size(), 'x');
+  const std::string request = fmt::format("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", padding);
+  std::string requests;
+  for (int i = 0; i < 200; ++i) requests += request;
+  std::size_t sent = 0;
+  for (int answered = 0; answered < 201; ++answered) {
+    ASSERT_TRUE(loop_.until([&] {
+      if (sent < requests.size()) sent += peer.send_some(std::string_view(requests).substr(sent));
+      peer.read();
+      return handler_.held != nullptr;
+    })) << answered;
+    Handler::echo(*std::exchange(handler_.held, nullptr), "x");
+  }
+  EXPECT_EQ(handler_.targets.size(), 201u);
+}
+
+TEST_F(Server, LargeBodyPipelinedBehindASlowAnswerArrives) {
+  start();
+  Peer peer = connect_and_hold();
+  const std::string body(32 << 20, 'b');
+  const std::string request =
+      fmt::format("POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
+  std::size_t sent = 0;
+  const auto go_on = [&] { return sent += peer.send_some(std::string_view(request).substr(sent)); };
+  // Until neither side takes any more.
+  ASSERT_TRUE(loop_.until([&] {
+    const std::size_t before = sent;
+    loop_.settle();
+    return go_on() == before;
+  }));
+  ASSERT_LT(sent, request.size());
+  handler_.hold = false;
+  Handler::echo(*handler_.held, "first");
+  ASSERT_TRUE(loop_.until([&] {
+    if (sent < request.size()) go_on();
+    return handler_.bodies.size() == 2;
+  }));
+  EXPECT_EQ(handler_.bodies.back(), body);
+}
+
+TEST_F(Server, RequestStaysReadableAfterTheAnswerThatClosesTheConnection) {
+  start();
+  std::string seen;
+  handler_.answer = [&](ServerConnection& connection) {
+    connection.respond(200, {}, "x");
+    seen = std::string(connection.head().target) + std::string(connection.body());
+  };
+  Peer peer = connect();
+  peer.send("POST /kept HTTP/1.1\r\nConnection: close\r\nContent-Length: 4\r\n");
+  loop_.settle();  // so that the request lies in the connection's own buffer
+  peer.send("Host: a\r\n\r\nbody");
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(seen, "/keptbody");
+}
+
+TEST_F(Server, MalformedRequestsAreAnsweredAndNothingBehindThemIsRun) {
+  start();
+  for (const auto& [request, status] : std::vector<std::pair<std::string, int>>{
+           {"GET / HTTP/1.1\r\n\r\n", 400},
+           {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400},
+           {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
+           {"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405},
+           {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
+           {"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", 417},
+           {"GET /" + std::string(9000, 'x') + " HTTP/1.1\r\n\r\n", 414}}) {
+    handler_.refused.clear();
+    Peer peer = connect();
+    peer.send(request + std::string(kGet));
+    ASSERT_TRUE(receive_end(peer)) << request;
+    EXPECT_TRUE(peer.ended) << request;
+    EXPECT_TRUE(peer.got.starts_with(fmt::format("HTTP/1.1 {} ", status))) << request << peer.got;
+    EXPECT_TRUE(peer.got.contains("Connection: close\r\n")) << peer.got;
+    EXPECT_TRUE(peer.got.contains("\"error\"")) << peer.got;
+    EXPECT_FALSE(peer.got.contains("HTTP/1.1 200")) << peer.got;
+    EXPECT_EQ(handler_.refused, std::vector<int>{status});
+  }
+  EXPECT_TRUE(handler_.targets.empty());
+}
+
+TEST_F(Server, RefusalAfterAHeadRequestHasItsBody) {
+  start();
+  Peer peer = connect();
+  peer.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+  expect_exactly(peer, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n");
+  peer.got.clear();
+  peer.send("\tbad\r\n\r\n");
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_TRUE(peer.got.contains("\"error\"")) << peer.got;
+}
+
+TEST_F(Server, BodiesOverTheLimitAreRefusedBeforeTheyAreRead) {
+  HttpServer::Options options;
+  options.limits.body_bytes = 10;
+  start(options);
+  Peer declared = connect();
+  declared.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n");
+  ASSERT_TRUE(receive_end(declared));
+  EXPECT_TRUE(declared.got.starts_with("HTTP/1.1 413 "));
+  Peer chunked = connect();
+  chunked.send(
+      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n123456\r\n5\r\n12345\r\n");
+  ASSERT_TRUE(receive_end(chunked));
+  EXPECT_TRUE(chunked.got.starts_with("HTTP/1.1 413 "));
+  Peer fitting = connect();
+  fitting.send(
+      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n6\r\n123456\r\n4\r\n1234\r\n0\r\n\r\n");
+  expect_exactly(fitting, answer_with("/1234561234"));
+}
+
+TEST_F(Server, RefusedClientThatGoesOnSendingStillGetsItsAnswer) {
+  HttpServer::Options options;
+  options.limits.body_bytes = 10;
+  start(options);
+  Peer peer = connect();
+  peer.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+  for (int i = 0; i < 20; ++i) {
+    peer.send(std::string(10000, 'x'));
+    loop_.turn();
+  }
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_TRUE(peer.ended) << "closed with a reset";
+  EXPECT_TRUE(peer.got.starts_with("HTTP/1.1 413 "));
+}
+
+TEST_F(Server, ContinueIsSentOnceTheHeadHasPassed) {
+  start();
+  Peer peer = connect();
+  peer.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+  expect_exactly(peer, "HTTP/1.1 100 Continue\r\n\r\n");
+  peer.got.clear();
+  peer.send("ok");
+  expect_exactly(peer, answer_with("/ok"));
+}
+
+TEST_F(Server, StreamsInChunksAsTheyAreWritten) {
+  start();
+  Peer peer = connect_and_hold();
+  ServerConnection& connection = *handler_.held;
+  const HeaderField type{"Content-Type", "text/event-stream"};
+  connection.start(200, "Fine", {&type, 1}, BodyFraming::chunked);
+  connection.flush();
+  const std::string head =
+      "HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+  expect_exactly(peer, head);
+  const std::string_view pieces[] = {"data: ", "", "1\n\n"};
+  connection.write(pieces, false);
+  expect_exactly(peer, head + "9\r\ndata: 1\n\n\r\n");
+  connection.flush();  // no payload: must not be the last chunk
+  const std::vector<std::string_view> many(1500, "x");
+  connection.write(many, true);
+  expect_exactly(peer, head + "9\r\ndata: 1\n\n\r\n5dc\r\n" + std::string(1500, 'x') + "\r\n0\r\n\r\n");
+  EXPECT_FALSE(handler_.watch.gone);
+}
+
+TEST_F(Server, OldClientsGetAPlainStreamUntilTheEnd) {
+  start();
+  Peer peer = connect_and_hold("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  const std::string_view piece = "data";
+  handler_.held->write({&piece, 1}, true);
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(peer.got, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata");
+  EXPECT_TRUE(peer.ended);
+}
+
+TEST_F(Server, HeadAnswersHaveNoBody) {
+  start();
+  Peer peer = connect_and_hold("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  const std::vector<std::string_view> many(1000, "x");
+  handler_.held->write(many, true);
+  expect_exactly(peer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+}
+
+/// Chunks of 1000 bytes until the socket takes no more.
+std::size_t fill(ServerConnection& connection) {
+  const std::string chunk(1000, 'x');
+  const std::string_view piece = chunk;
+  std::size_t written = 0;
+  connection.flush();
+  for (; connection.pending_bytes() == 0; written += piece.size()) connection.write({&piece, 1}, false);
+  return written;
+}
+
+std::string payload_of(std::string_view answer) {
+  HttpHead head;
+  llhttp_t parser;
+  const HeadScan scan = scan_head(answer, 0, {});
+  EXPECT_FALSE(parse_response_head(answer.substr(0, scan.size), {}, false, head, parser));
+  std::vector<std::string_view> pieces;
+  const ChunkResult result = decode_chunks(parser, answer.substr(scan.size), pieces);
+  std::string payload = result.state == ChunkResult::State::end ? "" : "unfinished: ";
+  for (const std::string_view piece : pieces) payload += piece;
+  return payload;
+}
+
+TEST_F(Server, SlowReaderIsWaitedForAndThenLosesNothing) {
+  start();
+  Peer peer = connect_and_hold();
+  ServerConnection& connection = *handler_.held;
+  connection.start(200, "OK", {}, BodyFraming::chunked);
+  std::size_t written = fill(connection);
+  EXPECT_LE(connection.pending_bytes(), 2000u);  // only what the socket did not take is kept
+  loop_.settle();
+  EXPECT_EQ(handler_.watch.drained, 0);
+  ASSERT_TRUE(loop_.until([&] { return peer.read(4096), handler_.watch.drained == 1; }));
+  EXPECT_EQ(connection.pending_bytes(), 0u);
+  written += fill(connection);
+  connection.finish();
+  ASSERT_TRUE(loop_.until([&] { return peer.read().got.ends_with("\r\n0\r\n\r\n"); }));
+  EXPECT_EQ(payload_of(peer.got), std::string(written, 'x'));
+  EXPECT_FALSE(handler_.watch.gone);
+}
+
+TEST_F(Server, ReaderThatTakesNothingIsCut) {
+  HttpServer::Options options;
+  options.timeouts.client_write = 20ms;
+  start(options);
+  Peer peer = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  fill(*handler_.held);
+  ASSERT_TRUE(loop_.until([&] { return handler_.watch.gone; }));
+  EXPECT_TRUE(loop_.until([&] { return server_->connections() == 0; }));
+}
+
+TEST_F(Server, TellsThatTheClientHasLeft) {
+  start();
+  for (const bool started : {false, true}) {
+    for (const bool with_reset : {false, true}) {
+      handler_.watch = {};
+      handler_.held = nullptr;
+      Peer peer = connect_and_hold();
+      if (started) {
+        handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+        handler_.held->flush();
+        receive(peer, 1);
+      }
+      with_reset ? peer.reset() : peer.close();
+      ASSERT_TRUE(loop_.until([&] { return handler_.watch.gone; })) << started << with_reset;
+      ASSERT_TRUE(loop_.until([&] { return server_->connections() == 0; }));
+    }
+  }
+}
+
+TEST_F(Server, WritingToAClientThatHasLeftIsHarmless) {
+  start();
+  Peer peer = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  peer.reset();
+  const std::string chunk(1 << 20, 'x');
+  const std::string_view piece = chunk;
+  for (int i = 0; i < 3; ++i) handler_.held->write({&piece, 1}, false);  // in one turn: nobody was told yet
+  EXPECT_TRUE(loop_.until([&] { return handler_.watch.gone; }));
+}
+
+TEST_F(Server, ClientThatOnlySendsNoMoreGetsItsAnswer) {
+  start();
+  Peer before_head = connect_and_hold();
+  before_head.half_close();
+  loop_.settle();
+  EXPECT_FALSE(handler_.watch.gone);
+  Handler::echo(*std::exchange(handler_.held, nullptr), "late");
+  ASSERT_TRUE(receive_end(before_head));
+  EXPECT_EQ(before_head.got, "HTTP/1.1 100 Continue\r\n\r\n" + answer_with("late"));
+  EXPECT_TRUE(before_head.ended);
+
+  Peer in_stream = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  handler_.held->flush();
+  ASSERT_TRUE(receive(in_stream, 1));
+  in_stream.half_close();
+  loop_.settle();
+  const std::string_view piece = "late";
+  handler_.held->write({&piece, 1}, false);
+  handler_.held->finish();
+  ASSERT_TRUE(receive_end(in_stream));
+  EXPECT_EQ(payload_of(in_stream.got), "late");
+  EXPECT_FALSE(handler_.watch.gone);
+}
+
+TEST_F(Server, PipelinedRequestsOfAHalfClosedClientAreAnswered) {
+  start();
+  Peer peer = connect_and_hold(std::string(kGet) +
+                               "GET /2 HTTP/1.1\r\nHost: a\r\n\r\nPOST /3 HTTP/1.1\r\n"
+                               "Host: a\r\nContent-Length: 9\r\n\r\ncut");
+  peer.half_close();
+  loop_.settle();
+  handler_.hold = false;
+  Handler::echo(*handler_.held, "1");
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(handler_.targets, (std::vector<std::string>{"/", "/2"}));
+  EXPECT_TRUE(peer.got.contains(answer_with("1") + answer_with("/2") + "HTTP/1.1 400 ")) << peer.got;
+}
+
+TEST_F(Server, BodyThatEndsEarlyIsRefused) {
+  start();
+  Peer peer = connect();
+  peer.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+  peer.half_close();
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_TRUE(peer.got.starts_with("HTTP/1.1 400 "));
+  EXPECT_TRUE(handler_.targets.empty());
+}
+
+TEST_F(Server, AbortedStreamsDoNotLookComplete) {
+  start();
+  const std::string_view piece = "data";
+  Peer chunked = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  handler_.held->write({&piece, 1}, false);
+  std::exchange(handler_.held, nullptr)->abort();
+  ASSERT_TRUE(receive_end(chunked));
+  EXPECT_TRUE(chunked.got.ends_with("4\r\ndata\r\n"));  // and no last chunk
+
+  Peer old = connect_and_hold("GET / HTTP/1.0\r\n\r\n");
+  handler_.held->start(200, "OK", {}, BodyFraming::chunked);
+  handler_.held->write({&piece, 1}, false);
+  ASSERT_TRUE(loop_.until([&] { return old.read().got.ends_with("data"); }));
+  std::exchange(handler_.held, nullptr)->abort();
+  ASSERT_TRUE(receive_end(old));
+  EXPECT_TRUE(old.broken) << "a clean end is the end of the answer for this client";
+
+  Peer sized = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::length, 10);
+  handler_.held->write({&piece, 1}, false);
+  std::exchange(handler_.held, nullptr)->abort();
+  ASSERT_TRUE(receive_end(sized));
+  EXPECT_TRUE(sized.got.ends_with("Content-Length: 10\r\n\r\ndata"));
+  EXPECT_FALSE(handler_.watch.gone);
+  EXPECT_TRUE(loop_.until([&] {
+    sized.half_close();
+    chunked.half_close();
+    return server_->connections() == 0;
+  }));
+}
+
+TEST_F(Server, SlowHeadsBodiesAndIdleConnectionsTimeOut) {
+  HttpServer::Options options;
+  options.timeouts.client_header = options.timeouts.client_body = options.timeouts.client_idle = 20ms;
+  start(options);
+  Peer idle = connect();
+  Peer head = connect();
+  head.send("GET / HT");
+  Peer body = connect();
+  body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+  ASSERT_TRUE(receive_end(idle));
+  EXPECT_TRUE(idle.ended && idle.got.empty());
+  ASSERT_TRUE(receive_end(head));
+  EXPECT_TRUE(head.got.starts_with("HTTP/1.1 408 "));
+  ASSERT_TRUE(receive_end(body));
+  EXPECT_TRUE(body.got.starts_with("HTTP/1.1 408 "));
+  EXPECT_TRUE(handler_.targets.empty());
+}
+
+TEST_F(Server, ConnectionsBeyondTheLimitAreTurnedAway) {
+  HttpServer::Options options;
+  options.limits.connections = 2;
+  start(options);
+  Peer first = connect();
+  Peer second = connect();
+  ASSERT_TRUE(loop_.until([&] { return server_->connections() == 2; }));
+  Peer third = Peer::connect_to(server_->endpoint());
+  ASSERT_TRUE(receive_end(third));
+  EXPECT_TRUE(third.got.starts_with("HTTP/1.1 503 "));
+  EXPECT_TRUE(third.got.contains("Retry-After: "));
+  first.close();
+  ASSERT_TRUE(loop_.until([&] { return server_->connections() == 1; }));
+  Peer fourth = connect();
+  fourth.send(kGet);
+  expect_exactly(fourth, answer_with("/"));
+}
+
+TEST_F(Server, DrainFinishesWhatIsUnderWayAndNothingElse) {
+  start();
+  Peer idle = connect();
+  Peer busy = connect_and_hold();
+  const Endpoint endpoint = server_->endpoint();
+  server_->drain();
+  ASSERT_TRUE(receive_end(idle));
+  EXPECT_TRUE(idle.ended && idle.got.empty());
+  Peer late = Peer::connect_to(endpoint);
+  ASSERT_TRUE(receive_end(late));
+  EXPECT_TRUE(late.broken);  // refused
+  Handler::echo(*handler_.held, "done");
+  ASSERT_TRUE(receive_end(busy));
+  EXPECT_EQ(busy.got, answer_with("done", "Connection: close\r\n"));
+  busy.close();
+  EXPECT_TRUE(loop_.until([&] { return server_->connections() == 0; }));
+}
+
+TEST_F(Server, ListenSaysWhyItCannot) {
+  start();
+  HttpServer second(loop_.loop(), handler_, {});
+  const auto taken = second.listen(server_->endpoint());
+  ASSERT_FALSE(taken.has_value());
+  EXPECT_TRUE(taken.error().message.contains("127.0.0.1:")) << taken.error().message;
+}
+
+}  // namespace
+}  // namespace heng
