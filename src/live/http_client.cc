@@ -169,8 +169,9 @@ void ClientConnection::take_head(std::string_view bytes) {
     framing_ = head.framing;
     remaining_ = head.content_length;
     observer_->on_response_head(head);
-    if (phase_ != Phase::answering) return;
-    take_body(bytes);
+    // No other round: the observer may have begun the next exchange, and these bytes are not its answer.
+    if (phase_ == Phase::answering) take_body(bytes);
+    return;
   }
 }
 
@@ -279,6 +280,8 @@ void ClientConnection::cancel() {
 void ClientConnection::resume() {
   if (!paused_) return;
   paused_ = false;
+  // The silence was ours.
+  if (phase_ == Phase::answering) deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
   origin_.loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
     if (!alive.expired() && phase_ != Phase::closed) read_available(true);
   });

@@ -1,0 +1,77 @@
+// Lines reach the file in order, across threads and rotations.
+#include "live/line_writer.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "live/loopback_test_peer.h"
+
+namespace heng {
+namespace {
+
+class Lines : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "heng_lines_XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string path(const char* name) const { return (folder_ / name).string(); }
+  static std::string text_of(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
+  std::filesystem::path folder_;
+  TurnedLoop loop_;
+};
+
+TEST_F(Lines, AreAppendedInOrder) {
+  std::string expected = "before\n";
+  std::ofstream(path("log")) << expected;
+  {
+    auto writer = LineWriter::open(loop_.loop(), path("log"));
+    ASSERT_TRUE(writer.has_value());
+    for (int i = 0; i < 50'000; ++i) {
+      const std::string line = "line " + std::to_string(i);
+      (*writer)->append(line);
+      expected += line + '\n';
+    }
+    EXPECT_EQ((*writer)->dropped(), 0u);
+  }  // writes out what is left
+  EXPECT_TRUE(text_of(path("log")) == expected);
+}
+
+TEST_F(Lines, AreWrittenWithoutBeingAskedFor) {
+  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  ASSERT_TRUE(writer.has_value());
+  (*writer)->append("one");
+  EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "one\n"; }));
+}
+
+TEST_F(Lines, GoToTheNewFileAfterARotation) {
+  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  ASSERT_TRUE(writer.has_value());
+  (*writer)->append("old");
+  ASSERT_TRUE(loop_.until([&] { return text_of(path("log")) == "old\n"; }));
+  std::filesystem::rename(path("log"), path("log.1"));
+  (*writer)->reopen();
+  ASSERT_TRUE(loop_.until([&] { return std::filesystem::exists(path("log")); }));
+  (*writer)->append("new");
+  EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "new\n"; }));
+  EXPECT_EQ(text_of(path("log.1")), "old\n");
+}
+
+TEST_F(Lines, FileThatCannotBeWrittenIsNamed) {
+  const auto writer = LineWriter::open(loop_.loop(), path("absent/log"));
+  ASSERT_FALSE(writer.has_value());
+  EXPECT_TRUE(writer.error().message.contains(path("absent/log"))) << writer.error().message;
+}
+
+}  // namespace
+}  // namespace heng
