@@ -267,6 +267,13 @@ void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_
 
 void RequestInspector::Parser::read_field(Key known, std::string_view key, od::value value,
                                           std::uint32_t depth_left, RequestFacts& facts) {
+  if (known != Key::prompt && known != Key::other) {
+    const od::json_type type = value.type();
+    if (type == od::json_type::object || type == od::json_type::array) {
+      throw invalid(fmt::format("'{}' must not be an object or an array", key), std::string(key),
+                    "invalid_type");
+    }
+  }
   switch (known) {
     case Key::model:
       if (const std::string_view token = trimmed(value.raw_json_token()); token != "null")

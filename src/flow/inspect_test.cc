@@ -66,7 +66,8 @@ TEST(Inspect, RefusesWithTheFieldAtFault) {
     return got.error ? got.error->param : std::string("accepted");
   };
   EXPECT_EQ(param(R"({"model":5})"), "model");
-  EXPECT_EQ(param(R"({"model":["a"]})"), "");
+  EXPECT_EQ(param(R"({"model":["a"]})"), "model");
+  EXPECT_EQ(param(R"({"user":{"a":1}})"), "user");
   EXPECT_EQ(param(R"({"stream":"yes"})"), "stream");
   EXPECT_EQ(param(R"({"max_tokens":-1})"), "max_tokens");
   EXPECT_EQ(param(R"({"max_tokens":1e400})"), "max_tokens");
