@@ -14,7 +14,8 @@ namespace heng {
 
 namespace {
 
-constexpr std::size_t kBufferKept = 64 << 10;  // of a recycled exchange
+constexpr std::size_t kModelNameMax = 256;    // it goes into messages and logs
+constexpr std::size_t kBufferKept = 4 << 10;  // of an open stream and of a recycled exchange
 
 bool is_request_id(std::string_view id) {
   return !id.empty() && id.size() <= 128 &&
@@ -43,7 +44,6 @@ bool is_credential(std::string_view name) {
          equals_ignoring_case(name, "api-key");
 }
 
-/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
 /// True for "/v1/../x" and all the ways to write it: beyond a base path, or behind a server that resolves it,
 /// such a target is not the /v1/ path it looks like.
 bool has_dot_segments(std::string_view path) {
@@ -82,6 +82,7 @@ std::string_view connection_options(const HttpHead& head, std::string& joined) {
   return options;
 }
 
+/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
 /// body.
 bool is_nominated(std::string_view connection, std::string_view name) {
   if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
@@ -147,18 +148,18 @@ void Exchange::begin(ServerConnection& connection) {
 /// Looks into the body. False: the request has been refused.
 bool Exchange::read_facts() {
   facts_ = {};
-  const HttpHead& head = connection_->head();
   model_.clear();
+  const HttpHead& head = connection_->head();
   const std::string_view body = connection_->body();
   const std::string_view path = path_of(target_);
   const std::string_view type = head.find("content-type").value_or("");
   const bool json_path = method_ == "POST" && is_any_of(path, {"/v1/chat/completions", "/v1/completions",
                                                                "/v1/embeddings", "/v1/responses"});
-  stores_resource_ = method_ == "POST" && (!json_path || path == "/v1/responses");
   if (has_dot_segments(path)) {
     refuse(400, "the path must not have '.' or '..' segments");
     return false;
   }
+  stores_resource_ = method_ == "POST" && (!json_path || path == "/v1/responses");
   if (const auto coding = head.find("content-encoding");
       coding && !equals_ignoring_case(*coding, "identity")) {
     refuse(415, "compressed request bodies are not accepted");
@@ -183,6 +184,10 @@ bool Exchange::read_facts() {
       }
     }
   }
+  if (facts_.model.size() > kModelNameMax) {
+    refuse(400, "the model's name is too long", "invalid_value", "model");
+    return false;
+  }
   model_ = facts_.model;
   return true;
 }
@@ -196,6 +201,10 @@ bool Exchange::find_pool() {
   if (!model_.empty()) {
     pool_ = gateway_.find_pool(model_);
     if (pool_) return true;
+    if (gateway_.discovering()) {
+      refuse(503, "the workers have not all named their models yet; try again", "models_not_known_yet");
+      return false;
+    }
     refuse(404, fmt::format("the model '{}' does not exist here; GET /v1/models lists what does", model_),
            "model_not_found", "model");
     return false;
@@ -284,6 +293,7 @@ void Exchange::append_fields() {
   std::string joined;
   const std::string_view nominated = connection_options(head, joined);
   fields_.clear();
+  credentials_.clear();
   for (const HeaderField& field : head.fields) {
     if (is_hop_by_hop(field.name) || is_replaced(field.name) || is_nominated(nominated, field.name)) continue;
     if (is_credential(field.name) && !gateway_.config_.forward_authorization) continue;
@@ -294,7 +304,6 @@ void Exchange::append_fields() {
 }
 
 void Exchange::attempt() {
-  credentials_.clear();
   const Instant now = gateway_.loop_.now();
   ++attempts_;
   reserved_ = true;
@@ -388,6 +397,7 @@ void Exchange::start_answer(const HttpHead& head) {
   if (gateway_.config_.worker_header) fields.push_back({"x-heng-worker", pool_->worker_name(slot_)});
   BodyFraming framing = head.framing == BodyFraming::until_close ? BodyFraming::chunked : head.framing;
   if (method_ == "HEAD" && head.find("content-length")) framing = BodyFraming::length;
+  length_told_ = framing == BodyFraming::length;
   connection_->start(head.status, head.reason, fields, framing, head.content_length);
 }
 
@@ -397,7 +407,6 @@ void Exchange::on_response_body(std::span<const std::string_view> pieces, bool c
   worker_->health().on_progress(now);
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
-  length_told_ = framing == BodyFraming::length;
     if (piece.size() > 24) find_usage(piece, usage_);
     bytes_out_ += piece.size();
     const std::string_view tail = piece.substr(piece.size() - std::min(piece.size(), sizeof last_bytes_));
@@ -586,8 +595,8 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::memory_buffer line;
   fmt::format_to(
       std::back_inserter(line),
-      R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},"end":"{}",)"
-      R"("attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},)"
+      R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},)"
+      R"("end":"{}","attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},)"
       R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
       gateway_.wall_time_s(), json_quote(id_), peer_, method_, json_quote(path_of(target_)),
       json_quote(model_), pool_ && worker_ ? json_quote(pool_->worker_name(slot_)) : "null", status_,

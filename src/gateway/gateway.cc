@@ -169,6 +169,10 @@ std::uint64_t Gateway::discovered_version() const {
   return version;
 }
 
+bool Gateway::discovering() const {
+  return std::ranges::any_of(workers_, [](const auto& entry) { return entry.second->models_awaited(); });
+}
+
 void Gateway::tick() {
   const Instant now = loop_.now();
   for (const auto& [key, worker] : workers_) worker->tick(now);

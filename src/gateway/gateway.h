@@ -71,8 +71,9 @@ class Gateway final : public RequestHandler {
   void answer_models(ServerConnection& connection);
   void tick();
   void build_pools();
-  void build_discovered_pools();
   std::uint64_t discovered_version() const;
+  /// Some worker whose models are to be discovered has not answered yet since it was configured.
+  bool discovering() const;
   std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
   void put_pool(const std::string& model, const PoolConfig& config,
                 std::vector<std::shared_ptr<Worker>> workers);

@@ -39,7 +39,10 @@ class Worker {
   const std::vector<std::string>& models() const { return models_; }
   /// Asks for the models now and then; off unless somebody needs them.
   void discover_models(Duration every) { discovery_every_ = every; }
-  bool models_known() const { return models_known_; }
+  /// Asked for, and no answer yet from a worker that is not known to be down.
+  bool models_awaited() const {
+    return discovery_every_ > Duration(0) && !models_known_ && health_.eligible();
+  }
   /// Bumped with every change of models().
   std::uint32_t models_version() const { return models_version_; }
 
