@@ -201,10 +201,6 @@ bool Exchange::find_pool() {
   if (!model_.empty()) {
     pool_ = gateway_.find_pool(model_);
     if (pool_) return true;
-    if (gateway_.discovering()) {
-      refuse(503, "the workers have not all named their models yet; try again", "models_not_known_yet");
-      return false;
-    }
     refuse(404, fmt::format("the model '{}' does not exist here; GET /v1/models lists what does", model_),
            "model_not_found", "model");
     return false;
