@@ -19,6 +19,10 @@ constexpr std::size_t kHeadReadBytes = 16
                                        << 10;  // a long body is read into memory of its own, not copied there
 constexpr std::size_t kSmallBuffer = 4 << 10;  // larger ones are given back when empty
 constexpr std::size_t kPiecesMax = 512;        // below IOV_MAX with our own framing around
+// Chunk extensions and trailers have no size of their own and keep the connection's deadline moving: an
+// endless one is ended here. A chunk of one byte takes six.
+constexpr std::uint64_t kChunkOverheadMax = 64 << 10;
+constexpr std::uint64_t kChunkOverheadRatio = 16;
 constexpr Instant kNever = Instant::max();
 
 iovec as_iovec(std::string_view bytes) { return {const_cast<char*>(bytes.data()), bytes.size()}; }
@@ -32,7 +36,8 @@ struct ServerConnection::Incoming {
   HttpHead head;
   llhttp_t parser;
   Buffer body;
-  std::uint64_t remaining = 0;  // of a body with Content-Length
+  std::uint64_t remaining = 0;   // of a body with Content-Length
+  std::uint64_t wire_bytes = 0;  // of a chunked body, with sizes, extensions and trailers
   std::vector<std::string_view> pieces;
 };
 
@@ -217,6 +222,11 @@ std::size_t ServerConnection::continue_body(std::string_view bytes) {
     }
     incoming.body.append(piece);
   }
+  incoming.wire_bytes += result.consumed;
+  if (incoming.wire_bytes > kChunkOverheadMax + kChunkOverheadRatio * incoming.body.size()) {
+    refuse({400, "chunked body with too little payload"});
+    return bytes.size();
+  }
   if (result.state == ChunkResult::State::end) dispatch(incoming.body.view());
   return result.consumed;
 }
@@ -369,7 +379,8 @@ void ServerConnection::send(std::span<const iovec> pieces) {
   }
   if (pending_bytes() > 0) {
     write_blocked_ = true;
-    if (out_sent_ > out_.size() / 2) {  // a client always a little behind must not make us keep all it has got
+    if (out_sent_ >
+        out_.size() / 2) {  // a client always a little behind must not make us keep all it has got
       out_.consume(out_sent_);
       out_sent_ = 0;
     }

@@ -248,6 +248,32 @@ TEST_F(Server, BodiesOverTheLimitAreRefusedBeforeTheyAreRead) {
   expect_exactly(fitting, answer_with("/1234561234"));
 }
 
+TEST_F(Server, ChunkedBodiesOfAlmostNoPayloadEnd) {
+  start();
+  const std::string start_of_body = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1";
+  for (const std::string& endless :
+       {";" + std::string(200'000, 'x'), "\r\nx\r\n0\r\nX: " + std::string(200'000, 'x')}) {
+    Peer peer = connect();
+    const std::string bytes = start_of_body + endless;
+    std::size_t sent = 0;
+    ASSERT_TRUE(loop_.until([&] {
+      sent += peer.send_some(std::string_view(bytes).substr(sent));
+      return peer.read().ended || peer.broken;
+    }));
+    EXPECT_TRUE(peer.got.starts_with("HTTP/1.1 400 ")) << peer.got;
+  }
+  Peer crumbs = connect();  // many tiny chunks are fine
+  std::string bytes = start_of_body + "\r\nx\r\n";
+  for (int i = 1; i < 50'000; ++i) bytes += "1\r\nx\r\n";
+  bytes += "0\r\n\r\n";
+  std::size_t sent = 0;
+  ASSERT_TRUE(loop_.until([&] {
+    if (sent < bytes.size()) sent += crumbs.send_some(std::string_view(bytes).substr(sent));
+    return !handler_.bodies.empty();
+  }));
+  EXPECT_EQ(handler_.bodies.back(), std::string(50'000, 'x'));
+}
+
 TEST_F(Server, RefusedClientThatGoesOnSendingStillGetsItsAnswer) {
   HttpServer::Options options;
   options.limits.body_bytes = 10;
