@@ -4,7 +4,9 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -44,14 +46,15 @@ struct Strict {
 
 std::uint32_t depth_of(simdjson::dom::element element) {
   std::uint32_t below = 0;
-  if (element.is_object()) {
-    for (const auto field : element.get_object().value_unsafe()) {
-      below = std::max(below, depth_of(field.value));
-    }
-    return below + 1;
+  simdjson::dom::object object;
+  simdjson::dom::array array;
+  if (element.get(object) == simdjson::SUCCESS) {
+    for (const auto field : object) below = std::max(below, depth_of(field.value));
+  } else if (element.get(array) == simdjson::SUCCESS) {
+    for (const auto each : array) below = std::max(below, depth_of(each));
+  } else {
+    return 0;
   }
-  if (!element.is_array()) return 0;
-  for (const auto each : element.get_array().value_unsafe()) below = std::max(below, depth_of(each));
   return below + 1;
 }
 
