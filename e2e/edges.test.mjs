@@ -97,7 +97,7 @@ describe('edges', () => {
     }
   });
 
-  it('a request that its worker took and died over is not sent there again', { timeout: 20_000 }, async () => {
+  it('a request its worker took and died over is not sent there again', { timeout: 20_000 }, async () => {
     answer = echo;
     await gateway.request(target, { body: chat('m') });
     const before = upstream.requests.length;
@@ -155,8 +155,10 @@ describe('edges', () => {
   it("a refused request's log line does not name the model of the one before", async () => {
     answer = echo;
     await gateway.request(target, { body: chat('m') });
-    const lines = () => fs.readFileSync(accessLog, 'utf8').trimEnd().split('\n').map(line => JSON.parse(line));
-    assertApiError(await gateway.request(target, { body: '{"bad', headers: { 'x-request-id': 'bad-1' } }), 400);
+    const lines = () =>
+      fs.readFileSync(accessLog, 'utf8').trimEnd().split('\n').map(line => JSON.parse(line));
+    const headers = { 'x-request-id': 'bad-1' };
+    assertApiError(await gateway.request(target, { body: '{"bad', headers }), 400);
     await until('the line is written', () => lines().at(-1).id === 'bad-1');
     assert.equal(lines().at(-1).model, '');
     assert.equal(lines().at(-1).end, 'refused');

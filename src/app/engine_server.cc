@@ -116,8 +116,7 @@ void EngineServer::set_speed(double speed) {
   rearm();
 }
 
-// --- requests
-// --------------------------------------------------------------------------------------------------
+// --- requests ---
 
 void EngineServer::on_request(ServerConnection& connection) {
   const HttpHead& head = connection.head();
@@ -305,8 +304,7 @@ bool EngineServer::submit(Job& job, CallError& error) {
   return true;
 }
 
-// --- tokens
-// ----------------------------------------------------------------------------------------------------
+// --- tokens ---
 
 void EngineServer::rearm() {
   const Instant next = engine_.next_event();

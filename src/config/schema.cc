@@ -38,7 +38,7 @@ using Type = FieldType;
 constexpr Field kRoot[] = {
     {"listen", Type::endpoint, 0, 0, "Address of the OpenAI-compatible API.", at<&Config::listen>, ""},
     {"admin", Type::endpoint_or_off, 0, 0,
-     "Address of status, control, metrics and dashboard, or `off`. Beyond loopback it needs a token.",
+     "Address of status, control and metrics, or `off`. Beyond loopback it needs a token.",
      at<&Config::admin>, ""},
     {"admin_token_file", Type::secret_file, 0, 0,
      "File with the token for the admin API; not readable by everybody.", at<&Config::admin_token>,
@@ -64,10 +64,10 @@ constexpr Field kRoot[] = {
 };
 
 constexpr Field kTimeouts[] = {
-    {"connect", Type::duration, 0.001, kHour, "Until a worker has accepted the connection, TLS included.",
+    {"connect", Type::duration, 0.001, kHour, "Until a worker has accepted the connection.",
      at<&TimeoutConfig::connect>, ""},
     {"first_byte", Type::duration, 0.001, kDay,
-     "From the request's last byte to the answer's first; long prefills need it.",
+     "From being connected to the answer's first byte; long prefills need it.",
      at<&TimeoutConfig::first_byte>, ""},
     {"idle", Type::duration, 0.001, kDay, "Silence between two bytes of an answer that has begun.",
      at<&TimeoutConfig::idle>, ""},

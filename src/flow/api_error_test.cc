@@ -44,9 +44,9 @@ TEST(JsonQuote, AnyBytesMakeALiteral) {
 }
 
 TEST(ApiError, HasTheFourFieldsOfOpenAi) {
-  EXPECT_EQ(
-      api_error_body(404, "no \"x\"", "model_not_found", "model"),
-      R"({"error":{"message":"no \"x\"","type":"not_found_error","param":"model","code":"model_not_found"}})");
+  EXPECT_EQ(api_error_body(404, "no \"x\"", "model_not_found", "model"),
+            R"({"error":{"message":"no \"x\"","type":"not_found_error",)"
+            R"("param":"model","code":"model_not_found"}})");
   EXPECT_EQ(api_error_body(502, "m"),
             R"({"error":{"message":"m","type":"server_error","param":null,"code":null}})");
   EXPECT_TRUE(api_error_body(400, "m").contains("\"invalid_request_error\""));

@@ -46,8 +46,9 @@ TEST(Inspect, ReadsWhatRoutingNeeds) {
 TEST(Inspect, ConversationKeepsItsHashThroughItsTurns) {
   const auto first =
       inspect(R"({"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"a"}]})");
-  const auto second = inspect(
-      R"({"model":"m","messages":[{"role":"system","content":"s"}, {"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]})");
+  const auto second =
+      inspect(R"({"model":"m","messages":[{"role":"system","content":"s"}, {"role":"user","content":"a"},)"
+              R"({"role":"assistant","content":"b"},{"role":"user","content":"c"}]})");
   const auto other =
       inspect(R"({"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"x"}]})");
   EXPECT_EQ(first.facts.prompt_start_hash, second.facts.prompt_start_hash);
@@ -194,9 +195,10 @@ TEST(Multipart, FindsTheModelField) {
 
 TEST(Usage, IsFoundInBothDialects) {
   Usage usage;
-  EXPECT_TRUE(find_usage(
-      R"(data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,"prompt_tokens_details":{"cached_tokens":8}}})",
-      usage));
+  EXPECT_TRUE(
+      find_usage(R"(data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,)"
+                 R"("prompt_tokens_details":{"cached_tokens":8}}})",
+                 usage));
   EXPECT_EQ(usage.prompt_tokens, 11u);
   EXPECT_EQ(usage.output_tokens, 5u);
   EXPECT_EQ(usage.cached_tokens, 8u);

@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "flow/api_error.h"
+#include "gateway/forwarding.h"
 #include "gateway/gateway.h"
 
 namespace heng {
@@ -17,84 +18,10 @@ namespace {
 constexpr std::size_t kModelNameMax = 256;    // it goes into messages and logs
 constexpr std::size_t kBufferKept = 4 << 10;  // of an open stream and of a recycled exchange
 
-bool is_request_id(std::string_view id) {
-  return !id.empty() && id.size() <= 128 &&
-         std::ranges::all_of(id, [](char c) { return c > ' ' && c < 0x7f; });
-}
-
 std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
 
 bool is_any_of(std::string_view text, std::initializer_list<std::string_view> list) {
   return std::ranges::find(list, text) != list.end();
-}
-
-bool starts_ignoring_case(std::string_view text, std::string_view prefix) {
-  return text.size() >= prefix.size() && equals_ignoring_case(text.substr(0, prefix.size()), prefix);
-}
-
-/// Fields that only the gateway itself may set towards workers.
-bool is_replaced(std::string_view name) {
-  return equals_ignoring_case(name, "x-request-id") || starts_ignoring_case(name, "x-forwarded-") ||
-         equals_ignoring_case(name, "forwarded") || equals_ignoring_case(name, "x-real-ip") ||
-         starts_ignoring_case(name, "x-heng-");
-}
-
-bool is_credential(std::string_view name) {
-  return equals_ignoring_case(name, "authorization") || equals_ignoring_case(name, "x-api-key") ||
-         equals_ignoring_case(name, "api-key");
-}
-
-/// True for "/v1/../x" and all the ways to write it: beyond a base path, or behind a server that resolves it,
-/// such a target is not the /v1/ path it looks like.
-bool has_dot_segments(std::string_view path) {
-  std::size_t dots = 0;
-  bool only_dots = true;  // so far in this segment
-  for (std::size_t at = 0; at <= path.size(); ++at) {
-    char c = at == path.size() ? '/' : path[at];
-    if (c == '%') {
-      const std::string_view code = path.substr(at + 1, 2);
-      c = equals_ignoring_case(code, "2e")                                       ? '.'
-          : equals_ignoring_case(code, "2f") || equals_ignoring_case(code, "5c") ? '/'
-                                                                                 : 'x';
-      if (c != 'x') at += 2;
-    }
-    if (c == '/' || c == '\\') {
-      if (only_dots && (dots == 1 || dots == 2)) return true;
-      dots = 0;
-      only_dots = true;
-    } else if (c == '.') {
-      ++dots;
-    } else {
-      only_dots = false;
-    }
-  }
-  return false;
-}
-
-/// The options of all Connection fields: a view of the one, or of `joined` if there are several.
-std::string_view connection_options(const HttpHead& head, std::string& joined) {
-  std::string_view options;
-  for (const HeaderField& field : head.fields) {
-    if (!equals_ignoring_case(field.name, "connection")) continue;
-    if (!options.empty()) joined = fmt::format("{},{}", options, field.value);
-    options = options.empty() ? field.value : std::string_view(joined);
-  }
-  return options;
-}
-
-/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
-/// body.
-bool is_nominated(std::string_view connection, std::string_view name) {
-  if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
-  while (!connection.empty()) {
-    const std::size_t comma = std::min(connection.find(','), connection.size());
-    std::string_view option = connection.substr(0, comma);
-    while (option.starts_with(' ')) option.remove_prefix(1);
-    while (option.ends_with(' ')) option.remove_suffix(1);
-    if (equals_ignoring_case(option, name)) return true;
-    connection.remove_prefix(std::min(comma + 1, connection.size()));
-  }
-  return false;
 }
 
 }  // namespace
@@ -103,8 +30,7 @@ Exchange::~Exchange() {
   if (upstream_ != nullptr) upstream_->cancel();
 }
 
-// --- the request
-// -----------------------------------------------------------------------------------------------
+// --- the request ---
 
 void Exchange::begin(ServerConnection& connection) {
   connection_ = &connection;
@@ -201,6 +127,10 @@ bool Exchange::find_pool() {
   if (!model_.empty()) {
     pool_ = gateway_.find_pool(model_);
     if (pool_) return true;
+    if (gateway_.discovering()) {
+      refuse(503, "the workers have not all named their models yet; try again", "models_not_known_yet");
+      return false;
+    }
     refuse(404, fmt::format("the model '{}' does not exist here; GET /v1/models lists what does", model_),
            "model_not_found", "model");
     return false;
@@ -347,8 +277,7 @@ void Exchange::attempt() {
                                       *this);
 }
 
-// --- the answer
-// ------------------------------------------------------------------------------------------------
+// --- the answer ---
 
 void Exchange::on_response_head(const HttpHead& head) {
   const Instant now = gateway_.loop_.now();
@@ -470,8 +399,7 @@ void Exchange::on_client_gone() {
   finish(End::canceled);
 }
 
-// --- attempts
-// --------------------------------------------------------------------------------------------------
+// --- attempts ---
 
 /// One more attempt, on another worker, before the first byte of an answer, within the budget (which is
 /// charged).
@@ -513,8 +441,7 @@ void Exchange::end_attempt(Outcome outcome) {
   if (pool_->pool().is_member(slot_)) pool_->pool().set_eligible(slot_, worker_->health().eligible());
 }
 
-// --- the end
-// ---------------------------------------------------------------------------------------------------
+// --- the end ---
 
 /// Later requests about what this answer names ("id") must go to the worker that has it.
 void Exchange::note_stored_resource(std::string_view piece) {
@@ -592,8 +519,8 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::format_to(
       std::back_inserter(line),
       R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},)"
-      R"("end":"{}","attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},)"
-      R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
+      R"("end":"{}","attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},)"
+      R"("bytes_out":{},"prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
       gateway_.wall_time_s(), json_quote(id_), peer_, method_, json_quote(path_of(target_)),
       json_quote(model_), pool_ && worker_ ? json_quote(pool_->worker_name(slot_)) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_, event_stream_, to_milliseconds(ttft_),

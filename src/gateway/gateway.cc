@@ -102,8 +102,7 @@ void Gateway::drain() {
   server_.drain();
 }
 
-// --- pools and workers
-// -----------------------------------------------------------------------------------------
+// --- pools and workers ---
 
 std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
   std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config, config_.health)];
@@ -197,8 +196,7 @@ bool Gateway::ready() const {
   });
 }
 
-// --- requests
-// --------------------------------------------------------------------------------------------------
+// --- requests ---
 
 void Gateway::on_request(ServerConnection& connection) {
   const HttpHead& head = connection.head();

@@ -217,9 +217,9 @@ std::optional<std::string_view> HttpHead::find(std::string_view name) const {
   return std::nullopt;
 }
 
-void HttpHead::rebase(const char* from, const char* to) {
+void HttpHead::rebase(std::string_view from, std::string_view to) {
   const auto move = [&](std::string_view& view) {
-    if (!view.empty()) view = {to + (view.data() - from), view.size()};
+    if (!view.empty()) view = to.substr(static_cast<std::size_t>(view.begin() - from.begin()), view.size());
   };
   for (std::string_view* view : {&method, &target, &reason}) move(*view);
   for (HeaderField& field : fields) {

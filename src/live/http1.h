@@ -35,7 +35,7 @@ struct HttpHead {
   /// The first field of that name (case-insensitive), or nothing.
   std::optional<std::string_view> find(std::string_view name) const;
   /// Lets all views point to the same offsets of another copy of the bytes.
-  void rebase(const char* from, const char* to);
+  void rebase(std::string_view from, std::string_view to);
 };
 
 struct HeadLimits {

@@ -303,7 +303,7 @@ TEST(AnswerHead, NonsenseIsABadGateway) {
 TEST(HttpHead, RebaseMovesEveryView) {
   Parsed parsed = parse_request("GET /p HTTP/1.1\r\nHost: a\r\nEmpty:\r\n\r\n");
   const std::string copy = parsed.bytes;
-  parsed.head.rebase(parsed.bytes.data(), copy.data());
+  parsed.head.rebase(parsed.bytes, copy);
   parsed.bytes.assign(parsed.bytes.size(), '!');
   EXPECT_EQ(parsed.head.method, "GET");
   EXPECT_EQ(parsed.head.target, "/p");
@@ -311,7 +311,7 @@ TEST(HttpHead, RebaseMovesEveryView) {
   EXPECT_EQ(parsed.head.find("empty"), "");
   Parsed absolute = parse_request("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n");
   const std::string copy_of_absolute = absolute.bytes;
-  absolute.head.rebase(absolute.bytes.data(), copy_of_absolute.data());
+  absolute.head.rebase(absolute.bytes, copy_of_absolute);
   EXPECT_EQ(absolute.head.target, "/");
 }
 

@@ -19,8 +19,7 @@ Instant deadline_after(Instant now, Duration span) { return span == Duration(0) 
 
 }  // namespace
 
-// --- one connection
-// --------------------------------------------------------------------------------------------
+// --- one connection ---
 
 ClientConnection::ClientConnection(HttpOrigin& origin) : origin_(origin) {}
 
@@ -326,8 +325,7 @@ void ClientConnection::expire(Instant now) {
   }
 }
 
-// --- the origin
-// ------------------------------------------------------------------------------------------------
+// --- the origin ---
 
 HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
     : loop_(loop),

@@ -58,8 +58,7 @@ std::optional<Buffer> ServerConnection::take_body() {
   return std::move(incoming_->body);
 }
 
-// --- reading
-// ---------------------------------------------------------------------------------------------------
+// --- reading ---
 
 void ServerConnection::on_ready(FdWatch::Ready ready) {
   if (phase_ == Phase::closed || broken_) return;
@@ -188,7 +187,7 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
   incoming_ = std::make_unique<Incoming>();
   incoming_->head_bytes.append(head_bytes);
   incoming_->head = std::move(head);
-  incoming_->head.rebase(head_bytes.data(), incoming_->head_bytes.data());
+  incoming_->head.rebase(head_bytes, incoming_->head_bytes.view());
   incoming_->parser = parser;
   incoming_->remaining = incoming_->head.content_length;
   incoming_->body.reserve(incoming_->remaining);
@@ -279,8 +278,7 @@ void ServerConnection::probe_half_closed() {
   }
 }
 
-// --- answering
-// -------------------------------------------------------------------------------------------------
+// --- answering ---
 
 void ServerConnection::respond(int status, std::span<const HeaderField> fields, std::string_view body) {
   start(status, reason_phrase(status), fields, BodyFraming::length, body.size());
@@ -470,8 +468,7 @@ void ServerConnection::expire(Instant now) {
   }
 }
 
-// --- the server
-// ------------------------------------------------------------------------------------------------
+// --- the server ---
 
 HttpServer::HttpServer(Loop& loop, RequestHandler& handler, Options options)
     : loop_(loop),

@@ -66,8 +66,6 @@ void FdWatch::start(Loop& loop, int fd, Callback callback, void* context) {
 
 void FdWatch::stop() { event_.reset(); }
 
-void FdWatch::reactivate() { event_active(event_.get(), EV_READ, 0); }
-
 void FdWatch::fire(int, short what, void* self) {
   FdWatch* watch = static_cast<FdWatch*>(self);
   watch->callback_(watch->context_, {.read = (what & (EV_READ | EV_CLOSED)) != 0,

@@ -69,8 +69,6 @@ class FdWatch {
 
   void start(Loop& loop, int fd, Callback callback, void* context);
   void stop();
-  /// Calls back with `read` in the next turn, for bytes that were left unread on purpose.
-  void reactivate();
 
  private:
   static void fire(int fd, short what, void* self);

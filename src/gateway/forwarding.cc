@@ -1,0 +1,78 @@
+// Decides field by field what passes through.
+#include "gateway/forwarding.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace heng {
+
+bool is_request_id(std::string_view id) {
+  return !id.empty() && id.size() <= 128 &&
+         std::ranges::all_of(id, [](char c) { return c > ' ' && c < 0x7f; });
+}
+
+bool starts_ignoring_case(std::string_view text, std::string_view prefix) {
+  return text.size() >= prefix.size() && equals_ignoring_case(text.substr(0, prefix.size()), prefix);
+}
+
+bool is_replaced(std::string_view name) {
+  return equals_ignoring_case(name, "x-request-id") || starts_ignoring_case(name, "x-forwarded-") ||
+         equals_ignoring_case(name, "forwarded") || equals_ignoring_case(name, "x-real-ip") ||
+         starts_ignoring_case(name, "x-heng-");
+}
+
+bool is_credential(std::string_view name) {
+  return equals_ignoring_case(name, "authorization") || equals_ignoring_case(name, "x-api-key") ||
+         equals_ignoring_case(name, "api-key");
+}
+
+bool has_dot_segments(std::string_view path) {
+  std::size_t dots = 0;
+  bool only_dots = true;  // so far in this segment
+  for (std::size_t at = 0; at <= path.size(); ++at) {
+    char c = at == path.size() ? '/' : path[at];
+    if (c == '%') {
+      const std::string_view code = path.substr(at + 1, 2);
+      c = equals_ignoring_case(code, "2e")                                       ? '.'
+          : equals_ignoring_case(code, "2f") || equals_ignoring_case(code, "5c") ? '/'
+                                                                                 : 'x';
+      if (c != 'x') at += 2;
+    }
+    if (c == '/' || c == '\\') {
+      if (only_dots && (dots == 1 || dots == 2)) return true;
+      dots = 0;
+      only_dots = true;
+    } else if (c == '.') {
+      ++dots;
+    } else {
+      only_dots = false;
+    }
+  }
+  return false;
+}
+
+std::string_view connection_options(const HttpHead& head, std::string& joined) {
+  std::string_view options;
+  for (const HeaderField& field : head.fields) {
+    if (!equals_ignoring_case(field.name, "connection")) continue;
+    if (!options.empty()) joined = fmt::format("{},{}", options, field.value);
+    options = options.empty() ? field.value : std::string_view(joined);
+  }
+  return options;
+}
+
+bool is_nominated(std::string_view connection, std::string_view name) {
+  if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
+  while (!connection.empty()) {
+    const std::size_t comma = std::min(connection.find(','), connection.size());
+    std::string_view option = connection.substr(0, comma);
+    while (option.starts_with(' ')) option.remove_prefix(1);
+    while (option.ends_with(' ')) option.remove_suffix(1);
+    if (equals_ignoring_case(option, name)) return true;
+    connection.remove_prefix(std::min(comma + 1, connection.size()));
+  }
+  return false;
+}
+
+}  // namespace heng

@@ -1,0 +1,33 @@
+// What of a head passes through the gateway, and what stays or is replaced.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "live/http1.h"
+
+namespace heng {
+
+/// A client's own id is kept if it is short and printable.
+bool is_request_id(std::string_view id);
+
+bool starts_ignoring_case(std::string_view text, std::string_view prefix);
+
+/// Fields that only the gateway itself may set towards workers.
+bool is_replaced(std::string_view name);
+
+/// Fields that carry a client's key.
+bool is_credential(std::string_view name);
+
+/// True for "/v1/../x" and all the ways to write it: beyond a base path, or behind a server that resolves it,
+/// such a target is not the /v1/ path it looks like.
+bool has_dot_segments(std::string_view path);
+
+/// The options of all Connection fields: a view of the one, or of `joined` if there are several.
+std::string_view connection_options(const HttpHead& head, std::string& joined);
+
+/// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
+/// body.
+bool is_nominated(std::string_view connection, std::string_view name);
+
+}  // namespace heng
