@@ -65,6 +65,12 @@ void ClientConnection::connect() {
             origin_.loop_, *fd,
             [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
             this);
+        // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
+        if (!transport_.tls() && tcp_connected(*fd)) {
+          phase_ = Phase::waiting;
+          deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
+          write_request();
+        }
       });
 }
 

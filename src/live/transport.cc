@@ -227,6 +227,12 @@ Result<int> tcp_connect(const SocketAddress& address) {
   return fd;
 }
 
+bool tcp_connected(int fd) {
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  return ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
 int tcp_accept(int listener, SocketAddress* peer) {
   sockaddr_storage storage{};
   socklen_t size = sizeof storage;

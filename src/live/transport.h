@@ -73,6 +73,8 @@ Result<SocketAddress> resolve_address(const Endpoint& endpoint);
 /// Non-blocking, close-on-exec, no delay. Listening: with address reuse.
 Result<int> tcp_listen(const SocketAddress& address);
 Result<int> tcp_connect(const SocketAddress& address);
+/// Whether the handshake that tcp_connect began has succeeded.
+bool tcp_connected(int fd);
 /// Next waiting connection, or -1 (errno tells).
 int tcp_accept(int listener, SocketAddress* peer);
 SocketAddress local_address(int fd);
