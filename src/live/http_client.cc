@@ -170,6 +170,7 @@ void ClientConnection::take_head(std::string_view bytes) {
       continue;
     }
     phase_ = Phase::answering;
+    watch_.set_bulk(true);
     keep_alive_ = keep_alive_ && head.keep_alive;
     framing_ = head.framing;
     remaining_ = head.content_length;
@@ -223,6 +224,7 @@ void ClientConnection::complete(bool reusable) {
   const bool all_sent = sent_ == request_.head.size() + request_.body.size();
   if (reusable && all_sent && keep_alive_) {
     phase_ = Phase::idle;
+    watch_.set_bulk(false);
     paused_ = false;
     reused_ = true;
     deadline_ = deadline_after(origin_.loop_.now(), origin_.options_.idle_timeout);

@@ -43,9 +43,29 @@ void Loop::run() {
   stopped_ = false;
   while (!stopped_) {
     now_known_ = false;
-    if (event_base_loop(base_, EVLOOP_ONCE) != 0) break;
+    const int flags = bulk_.empty() ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
+    if (event_base_loop(base_, flags) != 0) break;
+    run_bulk();
     run_deferred();
   }
+}
+
+void Loop::run_bulk() {
+  constexpr std::size_t kPerTurn = 64;  // about a millisecond of relaying
+  constexpr std::size_t kForgetAfter =
+      4096;  // done entries, under a load that never lets the queue run empty
+  for (std::size_t i = 0; i < kPerTurn && bulk_done_ < bulk_.size(); ++i) {
+    FdWatch* watch = bulk_[bulk_done_++];
+    if (watch == nullptr) continue;
+    watch->queued_at_ = FdWatch::kNotQueued;
+    watch->callback_(watch->context_, std::exchange(watch->waiting_, {}));
+  }
+  if (bulk_done_ < bulk_.size() && bulk_done_ < kForgetAfter) return;
+  bulk_.erase(bulk_.begin(), bulk_.begin() + static_cast<std::ptrdiff_t>(bulk_done_));
+  for (FdWatch* watch : bulk_) {
+    if (watch != nullptr) watch->queued_at_ -= bulk_done_;
+  }
+  bulk_done_ = 0;
 }
 
 void Loop::run_deferred() {
@@ -57,6 +77,7 @@ void Loop::run_deferred() {
 }
 
 void FdWatch::start(Loop& loop, int fd, Callback callback, void* context) {
+  loop_ = &loop;
   callback_ = callback;
   context_ = context;
   event_.reset(
@@ -64,13 +85,26 @@ void FdWatch::start(Loop& loop, int fd, Callback callback, void* context) {
   HENG_ASSERT(event_ && event_add(event_.get(), nullptr) == 0);
 }
 
-void FdWatch::stop() { event_.reset(); }
+void FdWatch::stop() {
+  event_.reset();
+  if (queued_at_ != kNotQueued) loop_->bulk_[queued_at_] = nullptr;
+  queued_at_ = kNotQueued;
+  is_bulk_ = false;
+  waiting_ = {};
+}
 
 void FdWatch::fire(int, short what, void* self) {
   FdWatch* watch = static_cast<FdWatch*>(self);
-  watch->callback_(watch->context_, {.read = (what & (EV_READ | EV_CLOSED)) != 0,
-                                     .write = (what & EV_WRITE) != 0,
-                                     .closed = (what & EV_CLOSED) != 0});
+  const Ready ready{.read = (what & (EV_READ | EV_CLOSED)) != 0,
+                    .write = (what & EV_WRITE) != 0,
+                    .closed = (what & EV_CLOSED) != 0};
+  if (!watch->is_bulk_) return watch->callback_(watch->context_, ready);
+  watch->waiting_.read |= ready.read;
+  watch->waiting_.write |= ready.write;
+  watch->waiting_.closed |= ready.closed;
+  if (watch->queued_at_ != kNotQueued) return;
+  watch->queued_at_ = watch->loop_->bulk_.size();
+  watch->loop_->bulk_.push_back(watch);
 }
 
 Timer::Timer(Loop& loop, std::function<void()> call) : loop_(loop), call_(std::move(call)) {}

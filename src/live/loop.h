@@ -14,6 +14,8 @@
 
 namespace heng {
 
+class FdWatch;
+
 /// One loop per thread; everything that uses it lives on that thread and dies before it.
 class Loop {
  public:
@@ -40,12 +42,16 @@ class Loop {
   event_base* base() { return base_; }
 
  private:
+  friend class FdWatch;
   void run_deferred();
+  void run_bulk();
 
   event_base* base_;
   bool stopped_ = false;
   bool now_known_ = false;
   Instant now_;
+  std::vector<FdWatch*> bulk_;  // ready and waiting for their callback; null where one has stopped
+  std::size_t bulk_done_ = 0;   // of bulk_, from its front
   std::vector<std::function<void()>> deferred_;
   std::vector<std::function<void()>> running_;
   std::unique_ptr<char[]> read_buffer_;
@@ -56,9 +62,9 @@ class Loop {
 class FdWatch {
  public:
   struct Ready {
-    bool read;    // data, end or error: read until it would block
-    bool write;   // room again
-    bool closed;  // the peer sends no more: go on reading until the end even after a short read
+    bool read = false;    // data, end or error: read until it would block
+    bool write = false;   // room again
+    bool closed = false;  // the peer sends no more: go on reading until the end even after a short read
   };
   using Callback = void (*)(void* context, Ready ready);
 
@@ -69,11 +75,20 @@ class FdWatch {
 
   void start(Loop& loop, int fd, Callback callback, void* context);
   void stop();
+  /// Bulk callbacks come after all others of a turn and only so many of them, in order: new requests and
+  /// first bytes need not wait until every stream under way has been relayed, and no stream starves.
+  void set_bulk(bool bulk) { is_bulk_ = bulk; }
 
  private:
+  friend class Loop;
+  static constexpr std::size_t kNotQueued = ~std::size_t{0};
   static void fire(int fd, short what, void* self);
 
   std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
+  Loop* loop_ = nullptr;
+  bool is_bulk_ = false;
+  std::size_t queued_at_ = kNotQueued;  // in the loop's bulk_
+  Ready waiting_{};
   Callback callback_ = nullptr;
   void* context_ = nullptr;
 };
