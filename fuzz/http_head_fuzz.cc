@@ -54,7 +54,7 @@ void check_accepted(const heng::HttpHead& head, std::string_view bytes) {
   HENG_ASSERT(lies_in(head.target, bytes) && lies_in(head.reason, bytes));
   heng::HttpHead moved = head;
   const std::string copy(bytes);
-  moved.rebase(bytes.data(), copy.data());
+  moved.rebase(bytes, copy);
   HENG_ASSERT(moved.fields.size() == head.fields.size() && moved.target == head.target);
   for (std::size_t i = 0; i < head.fields.size(); ++i) {
     HENG_ASSERT(moved.fields[i].value == head.fields[i].value && lies_in(moved.fields[i].name, copy));
