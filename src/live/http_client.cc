@@ -310,7 +310,7 @@ void ClientConnection::expire(Instant now) {
   if (timeouts_.total != Duration(0) && observer_ != nullptr && now >= begun_ + timeouts_.total) {
     return fail_exchange(Outcome::timeout, "total time limit passed");
   }
-  if (paused_) return;
+  if (paused_ || watch_.queued()) return;
   // A reset that comes together with bytes shares their event (libevent shows an error as plain readiness),
   // and the short read that takes the bytes does not meet it.
   const bool answer_begun = phase_ == Phase::answering || (phase_ == Phase::waiting && !in_.empty());

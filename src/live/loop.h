@@ -78,6 +78,8 @@ class FdWatch {
   /// Bulk callbacks come after all others of a turn and only so many of them, in order: new requests and
   /// first bytes need not wait until every stream under way has been relayed, and no stream starves.
   void set_bulk(bool bulk) { is_bulk_ = bulk; }
+  /// Ready, and its callback is still to come: whoever thinks the peer silent must wait for that.
+  bool queued() const { return queued_at_ != kNotQueued; }
 
  private:
   friend class Loop;
