@@ -24,6 +24,11 @@ bool is_any_of(std::string_view text, std::initializer_list<std::string_view> li
   return std::ranges::find(list, text) != list.end();
 }
 
+Outcome outcome_of(int status) {
+  if (status == 429 || status == 503) return Outcome::overloaded;
+  return status >= 500 ? Outcome::server_error : status >= 400 ? Outcome::client_error : Outcome::ok;
+}
+
 }  // namespace
 
 Exchange::~Exchange() {
@@ -282,10 +287,9 @@ void Exchange::attempt() {
 void Exchange::on_response_head(const HttpHead& head) {
   const Instant now = gateway_.loop_.now();
   worker_->health().on_progress(now);
-  const Outcome outcome = head.status == 429 || head.status == 503 ? Outcome::overloaded
-                          : head.status >= 500                     ? Outcome::server_error
-                                                                   : Outcome::ok;
-  if (outcome != Outcome::ok && head.status != 501 && head.status != 505 && may_try_again(outcome)) {
+  const Outcome outcome = outcome_of(head.status);
+  if (outcome != Outcome::ok && outcome != Outcome::client_error && head.status != 501 &&
+      head.status != 505 && may_try_again(outcome)) {
     std::exchange(upstream_, nullptr)->cancel();
     try_again(outcome);
     return;
@@ -347,10 +351,7 @@ void Exchange::on_response_body(std::span<const std::string_view> pieces, bool c
   }
   connection_->write(pieces, complete);
   if (complete) {
-    end_attempt(status_ >= 500   ? (status_ == 503 ? Outcome::overloaded : Outcome::server_error)
-                : status_ == 429 ? Outcome::overloaded
-                : status_ >= 400 ? Outcome::client_error
-                                 : Outcome::ok);
+    end_attempt(outcome_of(status_));
     finish(End::completed);
   } else if (connection_->pending_bytes() > gateway_.config_.limits.stream_buffer_bytes) {
     upstream_->pause();
