@@ -10,12 +10,9 @@ namespace heng {
 
 namespace {
 
-constexpr Instant kNever = Instant::max();
 constexpr int kInterimMax = 8;      // 1xx answers before the real one
 constexpr Duration kStaleMax = 1s;  // a reused connection that ends later than this ended over the request
 constexpr Duration kQuiet = 1s;     // no byte in the middle of an answer: is the connection still there?
-
-Instant deadline_after(Instant now, Duration span) { return span == Duration(0) ? kNever : now + span; }
 
 }  // namespace
 

@@ -22,7 +22,17 @@ struct ClientWatch : AnswerObserver {
 
 /// Answers with the request's target and body at once, or leaves the answer to the test.
 struct Handler : RequestHandler {
+  bool on_head(ServerConnection& connection) override {
+    heads.emplace_back(connection.head().target);
+    EXPECT_EQ(connection.handler_note, 0u);
+    connection.handler_note = heads.size();
+    if (refuse_with == 0) return true;
+    const HeaderField field{"WWW-Authenticate", "Bearer"};
+    connection.respond(refuse_with, {&field, 1}, "no");
+    return false;
+  }
   void on_request(ServerConnection& connection) override {
+    EXPECT_EQ(connection.handler_note, heads.size());
     targets.emplace_back(connection.head().target);
     bodies.emplace_back(connection.body());
     if (answer) return answer(connection);
@@ -37,6 +47,8 @@ struct Handler : RequestHandler {
 
   static void echo(ServerConnection& connection, std::string_view text) { connection.respond(200, {}, text); }
 
+  std::vector<std::string> heads;
+  int refuse_with = 0;  // in on_head
   std::vector<std::string> targets;
   std::vector<std::string> bodies;
   std::vector<int> refused;
@@ -98,6 +110,97 @@ TEST_F(Server, AnswersOneRequestAfterTheOtherOnAConnection) {
     expect_exactly(peer, answer_with(fmt::format("/{}hi", i)));
   }
   EXPECT_EQ(server_->connections(), 1u);
+}
+
+std::string refusal_401(bool kept) {
+  return fmt::format("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 2\r\n{}\r\nno",
+                     kept ? "" : "Connection: close\r\n");
+}
+
+TEST_F(Server, AsksTheHandlerBeforeItAsksForTheBody) {
+  start();
+  Peer peer = connect();
+  peer.send("POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  expect_exactly(peer, "HTTP/1.1 100 Continue\r\n\r\n");
+  EXPECT_EQ(handler_.heads, std::vector<std::string>{"/a"});
+  EXPECT_TRUE(handler_.targets.empty());
+  peer.send("hi");
+  peer.got.clear();
+  expect_exactly(peer, answer_with("/ahi"));
+  handler_.refuse_with = 401;
+  peer.got.clear();
+  peer.send("POST /b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(peer.got, refusal_401(false));
+  EXPECT_EQ(handler_.targets, std::vector<std::string>{"/a"});
+}
+
+TEST_F(Server, KeepsAConnectionWhoseRefusedRequestIsThereInFull) {
+  start();
+  handler_.refuse_with = 401;
+  Peer peer = connect();
+  peer.send(std::string(kGet) + "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi" +
+            std::string(kGet));
+  expect_exactly(peer, refusal_401(true) + refusal_401(true) + refusal_401(true));
+  EXPECT_EQ(handler_.heads, (std::vector<std::string>{"/", "/b", "/"}));
+  handler_.refuse_with = 0;
+  peer.got.clear();
+  peer.send(kGet);
+  expect_exactly(peer, answer_with("/"));
+}
+
+TEST_F(Server, NeverTakesTheRestOfARefusedBodyForARequest) {
+  for (const std::string_view framing : {"Content-Length: 1000", "Transfer-Encoding: chunked"}) {
+    for (const bool at_once : {false, true}) {
+      start();
+      handler_ = {};
+      handler_.refuse_with = 401;
+      Peer peer = connect();
+      const std::string head = fmt::format("POST /a HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", framing);
+      if (at_once) {
+        peer.send(head + std::string(kGet) + "0\r\n\r\n" + std::string(kGet));
+      } else {
+        peer.send(head);
+        EXPECT_TRUE(receive(peer, refusal_401(false).size()));
+        peer.send(kGet);
+      }
+      ASSERT_TRUE(receive_end(peer));
+      EXPECT_EQ(peer.got, refusal_401(false));
+      loop_.settle();
+      EXPECT_EQ(handler_.heads, std::vector<std::string>{"/a"});
+      peer.close();
+      EXPECT_TRUE(loop_.until([&] { return server_->connections() == 0; }));
+    }
+  }
+}
+
+TEST_F(Server, LetsNoSenderHaveTheLoopForItself) {
+  start();
+  handler_.refuse_with = 413;
+  Peer rude = connect();
+  rude.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n");
+  ASSERT_TRUE(receive_end(rude));  // half-closed: what it sends is thrown away
+  std::size_t sent = 0;
+  const std::string much(4 << 20, 'x');
+  EXPECT_TRUE(loop_.until([&] { return (sent += rude.send_some(much)) > (8u << 20); }));
+  handler_.refuse_with = 0;
+  Peer other = connect();
+  other.send(kGet);
+  expect_exactly(other, answer_with("/"));
+}
+
+TEST_F(Server, TakesMemoryForABodyAsItArrives) {
+  start();
+  std::string body(3 << 20, 'b');
+  for (std::size_t i = 0; i < body.size(); i += 4093) body[i] = static_cast<char>('a' + i % 23);
+  Peer peer = connect();
+  peer.send(fmt::format("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.size()));
+  for (std::size_t sent = 0; sent < body.size();) {
+    sent += peer.send_some(std::string_view(body).substr(sent, 300'000));
+    loop_.turn();
+  }
+  ASSERT_TRUE(receive(peer, body.size()));
+  EXPECT_EQ(handler_.bodies, std::vector<std::string>{body});
 }
 
 TEST_F(Server, AnswersPipelinedRequestsInOrder) {

@@ -99,13 +99,19 @@ void FdWatch::fire(int, short what, void* self) {
                     .write = (what & EV_WRITE) != 0,
                     .closed = (what & EV_CLOSED) != 0};
   if (!watch->is_bulk_) return watch->callback_(watch->context_, ready);
-  watch->waiting_.read |= ready.read;
-  watch->waiting_.write |= ready.write;
-  watch->waiting_.closed |= ready.closed;
-  if (watch->queued_at_ != kNotQueued) return;
-  watch->queued_at_ = watch->loop_->bulk_.size();
-  watch->loop_->bulk_.push_back(watch);
+  watch->enqueue(ready);
 }
+
+void FdWatch::enqueue(Ready ready) {
+  waiting_.read |= ready.read;
+  waiting_.write |= ready.write;
+  waiting_.closed |= ready.closed;
+  if (queued_at_ != kNotQueued) return;
+  queued_at_ = loop_->bulk_.size();
+  loop_->bulk_.push_back(this);
+}
+
+void FdWatch::read_on_later() { enqueue({.read = true, .write = false, .closed = true}); }
 
 Timer::Timer(Loop& loop, std::function<void()> call) : loop_(loop), call_(std::move(call)) {}
 

@@ -16,6 +16,12 @@ namespace heng {
 
 class FdWatch;
 
+constexpr Instant kNever = Instant::max();
+/// A span of zero sets no limit.
+constexpr Instant deadline_after(Instant now, Duration span) {
+  return span == Duration(0) ? kNever : now + span;
+}
+
 /// One loop per thread; everything that uses it lives on that thread and dies before it.
 class Loop {
  public:
@@ -78,6 +84,8 @@ class FdWatch {
   /// Bulk callbacks come after all others of a turn and only so many of them, in order: new requests and
   /// first bytes need not wait until every stream under way has been relayed, and no stream starves.
   void set_bulk(bool bulk) { is_bulk_ = bulk; }
+  /// One more callback, to read on, after all others of a turn: whoever reads much gives way meanwhile.
+  void read_on_later();
   /// Ready, and its callback is still to come: whoever thinks the peer silent must wait for that.
   bool queued() const { return queued_at_ != kNotQueued; }
 
@@ -85,6 +93,7 @@ class FdWatch {
   friend class Loop;
   static constexpr std::size_t kNotQueued = ~std::size_t{0};
   static void fire(int fd, short what, void* self);
+  void enqueue(Ready ready);
 
   std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
   Loop* loop_ = nullptr;

@@ -8,12 +8,15 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "config/config.h"
 
 namespace heng {
+
+inline iovec as_iovec(std::string_view bytes) { return {const_cast<char*>(bytes.data()), bytes.size()}; }
 
 struct IoResult {
   enum class State : unsigned char { ok, blocked, end, failed } state = State::ok;
