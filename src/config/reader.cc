@@ -14,47 +14,6 @@
 #include "config/values.h"
 
 namespace heng {
-namespace {
-
-using Kind = YamlNode::Kind;
-
-std::string_view kind_name(const YamlNode& node) {
-  switch (node.kind) {
-    case Kind::null:
-      return "nothing";
-    case Kind::scalar:
-      return "a single value";
-    case Kind::list:
-      return "a list";
-    case Kind::map:
-      return "a map of keys";
-    case Kind::broken:
-      return "something unreadable";
-  }
-  HENG_ASSERT(false);
-}
-
-const YamlNode* find(const YamlNode& map, std::string_view key) {
-  if (map.kind != Kind::map) return nullptr;
-  for (std::size_t i = 0; i + 1 < map.items.size(); i += 2) {
-    if (map.items[i].kind == Kind::scalar && map.items[i].text == key) return &map.items[i + 1];
-  }
-  return nullptr;
-}
-
-/// The value's own place if the map has the key, else the map's.
-const YamlNode& place_of(const YamlNode& map, std::string_view key) {
-  const YamlNode* found = find(map, key);
-  return found != nullptr ? *found : map;
-}
-
-std::vector<std::string_view> keys_of(std::span<const Field> fields) {
-  std::vector<std::string_view> keys;
-  for (const Field& field : fields) keys.push_back(field.key);
-  return keys;
-}
-
-}  // namespace
 
 const RoutePolicyEntry& default_route_policy() {
   const RoutePolicyEntry* entry = find_route_policy("least_connections");
@@ -72,68 +31,6 @@ ConfigLoad ConfigReader::read(std::string_view yaml, const ConfigOverrides& over
   }
   if (root.kind != Kind::broken) check_between_keys();
   return {std::move(config_), issues_.take()};
-}
-
-/// Calls `on_entry(index in allowed, key, value)` for every key that may be there, once.
-template <class OnEntry>
-void ConfigReader::walk(const YamlNode& map, std::string_view owner,
-                        std::span<const std::string_view> allowed, OnEntry on_entry) {
-  std::vector<int> seen_on(allowed.size(), 0);
-  for (std::size_t i = 0; i + 1 < map.items.size(); i += 2) {
-    const YamlNode& key = map.items[i];
-    if (key.kind == Kind::broken) continue;
-    if (key.kind != Kind::scalar) {
-      report(key, fmt::format("a key must be a word; {} has {}", owner, list_of(allowed)));
-      continue;
-    }
-    const auto found = std::ranges::find(allowed, key.text);
-    if (found == allowed.end()) {
-      report(key, fmt::format("unknown key {}.{} Keys of {}: {}", quote(key.text),
-                              did_you_mean(key.text, allowed), owner, list_of(allowed)));
-      continue;
-    }
-    int& seen = seen_on[found - allowed.begin()];
-    if (seen != 0) {
-      report(key, fmt::format("`{}` is here twice, first on line {}; keep one", key.text, seen));
-      continue;
-    }
-    seen = key.line;
-    on_entry(static_cast<std::size_t>(found - allowed.begin()), key, map.items[i + 1]);
-  }
-}
-
-template <class OnStructure>
-void ConfigReader::read_fields(const YamlNode& map, std::string_view owner, std::span<const Field> fields,
-                               void* object, OnStructure on_structure) {
-  const auto allowed = keys_of(fields);
-  walk(map, owner, allowed, [&](std::size_t index, const YamlNode& key, const YamlNode& value) {
-    if (value.kind == Kind::broken) return;
-    if (fields[index].type == FieldType::structure) {
-      on_structure(fields[index], key, value);
-    } else {
-      read_scalar(fields[index], value, object);
-    }
-  });
-}
-
-bool ConfigReader::expect(const YamlNode& value, Kind kind, std::string_view what) {
-  if (value.kind == kind) return true;
-  if (value.kind != Kind::broken) report(value, fmt::format("expected {}, found {}", what, kind_name(value)));
-  return false;
-}
-
-void ConfigReader::read_scalar(const Field& field, const YamlNode& value, void* object) {
-  if (value.kind == Kind::null) {
-    return report(value, fmt::format("`{}` has no value; write one or remove the line", field.key));
-  }
-  if (!expect(value, Kind::scalar, fmt::format("`{}` to be: {}", field.key, describe_type(field)))) return;
-  const bool plain_only =
-      field.type == FieldType::flag || field.type == FieldType::count || field.type == FieldType::number;
-  if (value.quoted && plain_only) {
-    return report(value, fmt::format("`{}` is a {}; remove the quotes", field.key, describe_type(field)));
-  }
-  const auto set = set_field(field, object, value.text, directory_);
-  if (!set) report(value, fmt::format("`{}`: {}", field.key, set.error().message));
 }
 
 void ConfigReader::read_root(const YamlNode& root) {

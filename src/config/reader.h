@@ -8,9 +8,7 @@
 #include <vector>
 
 #include "config/config.h"
-#include "config/issues.h"
-#include "config/schema.h"
-#include "config/yaml_tree.h"
+#include "config/table_reader.h"
 
 namespace heng {
 
@@ -23,12 +21,12 @@ Result<void> check_admin_token(const Config& config);
 Result<void> check_addresses(const Config& config);
 
 /// Reads one file; used once.
-class ConfigReader {
+class ConfigReader : private TableReader {
  public:
   /// `directory` as for parse_config; `inline_keys_open`: everybody can read the file, so it must hold no
   /// secrets.
   ConfigReader(std::string directory, bool inline_keys_open)
-      : directory_(std::move(directory)), inline_keys_open_(inline_keys_open) {}
+      : TableReader(std::move(directory)), inline_keys_open_(inline_keys_open) {}
 
   ConfigLoad read(std::string_view yaml, const ConfigOverrides& overrides);
 
@@ -37,15 +35,6 @@ class ConfigReader {
     int line = 0;
     int column = 0;
   };
-
-  template <class OnEntry>
-  void walk(const YamlNode& map, std::string_view owner, std::span<const std::string_view> allowed,
-            OnEntry on_entry);
-  template <class OnStructure>
-  void read_fields(const YamlNode& map, std::string_view owner, std::span<const Field> fields, void* object,
-                   OnStructure on_structure);
-  void read_scalar(const Field& field, const YamlNode& value, void* object);
-  bool expect(const YamlNode& value, YamlNode::Kind kind, std::string_view what);
 
   void read_root(const YamlNode& root);
   void read_pools(const YamlNode& value);
@@ -64,14 +53,8 @@ class ConfigReader {
   void claim_model(const std::string& name, const YamlNode& place);
   void check_between_keys();
 
-  void report(const YamlNode& place, std::string message) {
-    issues_.add(place.line, place.column, std::move(message));
-  }
-
-  std::string directory_;
   bool inline_keys_open_;
   Config config_;
-  Issues issues_;
   bool names_token_file_ = false;
   Place admin_;
   Place listen_;
