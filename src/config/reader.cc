@@ -91,7 +91,7 @@ void ConfigReader::read_pool(const YamlNode& value) {
                                 fmt::format("`{}` has no value; write one or remove the line", field.key));
                 }
                 if (field.key == "aliases") read_aliases(child, pool);
-                if (field.key == "policy") read_policy(child, pool);
+                if (field.key == "policy") read_policy(child, pool.policy, pool.policy_options);
                 if (field.key == "hash_on") read_hash_on(child, pool);
                 if (field.key == "workers") read_workers(child, pool);
               });
@@ -150,69 +150,6 @@ void ConfigReader::read_hash_on(const YamlNode& value, PoolConfig& pool) {
                "`hash_on`: {} is not allowed; write prompt, user or header:NAME, like header:x-session-id",
                quote(value.text)));
   }
-}
-
-const RoutePolicyEntry* ConfigReader::read_policy_name(const YamlNode& value) {
-  if (!expect(value, Kind::scalar, "the policy's name")) return nullptr;
-  const RoutePolicyEntry* entry = find_route_policy(value.text);
-  if (entry != nullptr) return entry;
-  std::vector<std::string_view> names;
-  for (const RoutePolicyEntry& one : route_policies()) names.push_back(one.name);
-  report(value, fmt::format("unknown policy {}.{} Policies: {}", quote(value.text),
-                            did_you_mean(value.text, names), list_of(names)));
-  return nullptr;
-}
-
-void ConfigReader::read_policy(const YamlNode& value, PoolConfig& pool) {
-  if (value.kind == Kind::scalar) {
-    const RoutePolicyEntry* entry = read_policy_name(value);
-    if (entry == nullptr) return;
-    pool.policy = entry;
-    pool.policy_options = default_values(*entry);
-    return;
-  }
-  if (!expect(value, Kind::map, "a policy's name, or a map like {name: round_robin}")) return;
-  const YamlNode* name = find(value, "name");
-  if (name == nullptr) return report(value, "this policy has no `name`; add it");
-  const RoutePolicyEntry* entry = read_policy_name(*name);
-  if (entry == nullptr) return;
-  std::vector<std::string_view> allowed = {"name"};
-  for (const OptionField& option : entry->fields) allowed.push_back(option.key);
-  OptionValues values = default_values(*entry);
-  walk(value, fmt::format("policy `{}`", entry->name), allowed,
-       [&](std::size_t index, const YamlNode&, const YamlNode& child) {
-         if (index > 0) read_policy_option(entry->fields[index - 1], child, values[index - 1]);
-       });
-  pool.policy = entry;
-  pool.policy_options = std::move(values);
-  if (entry->validate == nullptr) return;
-  const std::string wrong = entry->validate(pool.policy_options);
-  if (!wrong.empty()) report(value, fmt::format("policy `{}`: {}", entry->name, wrong));
-}
-
-void ConfigReader::read_policy_option(const OptionField& option, const YamlNode& value, double& target) {
-  const std::string_view what = option.is_flag ? "true or false" : "a number";
-  if (!expect(value, Kind::scalar, fmt::format("`{}` to be {}", option.key, what))) return;
-  if (option.is_flag) {
-    if (!value.quoted && (value.text == "true" || value.text == "false")) {
-      target = value.text == "true" ? 1 : 0;
-    } else {
-      report(value, fmt::format("`{}`: {} is neither true nor false", option.key, quote(value.text)));
-    }
-    return;
-  }
-  const auto number = parse_number(value.text);
-  if (!number || value.quoted) {
-    const bool duration = option.key.ends_with("_s") && parse_duration_seconds(value.text).has_value();
-    return report(value, fmt::format("`{}`: {} is not a number{}", option.key, quote(value.text),
-                                     duration ? "; write the seconds without a unit" : ""));
-  }
-  if (*number < option.min || *number > option.max) {
-    return report(value,
-                  fmt::format("`{}`: {} is out of range; allowed: {} to {}", option.key, quote(value.text),
-                              format_number(option.min), format_number(option.max)));
-  }
-  target = *number;
 }
 
 void ConfigReader::read_workers(const YamlNode& value, PoolConfig& pool) {

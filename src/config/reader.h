@@ -41,9 +41,6 @@ class ConfigReader : private TableReader {
   void read_pool(const YamlNode& value);
   void read_aliases(const YamlNode& value, PoolConfig& pool);
   void read_hash_on(const YamlNode& value, PoolConfig& pool);
-  void read_policy(const YamlNode& value, PoolConfig& pool);
-  const RoutePolicyEntry* read_policy_name(const YamlNode& value);
-  void read_policy_option(const OptionField& option, const YamlNode& value, double& target);
   void read_workers(const YamlNode& value, PoolConfig& pool);
   void read_worker(const YamlNode& value, PoolConfig& pool, std::vector<Place>& places);
   void read_worker_tls(const YamlNode& value, WorkerConfig& worker);

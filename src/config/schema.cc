@@ -15,16 +15,6 @@
 namespace heng {
 namespace {
 
-template <class Class, class Member>
-Class class_of(Member Class::*);
-
-/// The member's address inside an object of its own class: the variant's type follows from the member's.
-template <auto kMember>
-Target at(void* object) {
-  using Class = decltype(class_of(kMember));
-  return &(static_cast<Class*>(object)->*kMember);
-}
-
 template <auto kMember>
 void* section_at(Config& config) {
   return &(config.*kMember);

@@ -31,6 +31,16 @@ enum class FieldType : std::uint8_t {
 using Target = std::variant<std::monostate, bool*, std::uint32_t*, std::uint64_t*, double*, Duration*,
                             std::string*, Endpoint*, std::optional<Endpoint>*>;
 
+template <class Class, class Member>
+Class class_of(Member Class::*);
+
+/// The member's address inside an object of its own class: the variant's type follows from the member's.
+template <auto kMember>
+Target at(void* object) {
+  using Class = decltype(class_of(kMember));
+  return &(static_cast<Class*>(object)->*kMember);
+}
+
 struct Field {
   std::string_view key;
   FieldType type;

@@ -10,6 +10,7 @@
 #include "config/issues.h"
 #include "config/schema.h"
 #include "config/yaml_tree.h"
+#include "policy/route/registry.h"
 
 namespace heng {
 
@@ -53,6 +54,8 @@ class TableReader {
     });
   }
 
+  /// A policy's name, or a map of its name and options. After a mistake the policy stays as it was.
+  void read_policy(const YamlNode& value, const RoutePolicyEntry*& policy, OptionValues& options);
   bool expect(const YamlNode& value, Kind kind, std::string_view what);
   void report(const YamlNode& place, std::string message) {
     issues_.add(place.line, place.column, std::move(message));
@@ -66,6 +69,8 @@ class TableReader {
   std::size_t index_of_key(const YamlNode& key, std::string_view owner,
                            std::span<const std::string_view> allowed, std::vector<int>& seen_on);
   void read_scalar(const Field& field, const YamlNode& value, void* object);
+  const RoutePolicyEntry* read_policy_name(const YamlNode& value);
+  void read_policy_option(const OptionField& option, const YamlNode& value, double& target);
 };
 
 }  // namespace heng
