@@ -107,13 +107,11 @@ class Demo {
       if (const auto started = engines_.back()->start(); !started) return started;
     }
     Config config = gateway_config(engines_, options_);
-    const double wall_s =
-        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    gateway_ = std::make_unique<Gateway>(loop_, config, wall_s);
+    gateway_ = std::make_unique<Gateway>(loop_, config);
     if (!gateway_->start()) {
       // The usual port is taken: any other will do for a demo.
       config.listen.port = 0;
-      gateway_ = std::make_unique<Gateway>(loop_, config, wall_s);
+      gateway_ = std::make_unique<Gateway>(loop_, config);
       if (const auto started = gateway_->start(); !started) return started;
     }
     admin_ = std::make_unique<AdminApi>(*gateway_, nullptr);

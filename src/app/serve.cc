@@ -21,17 +21,17 @@ namespace heng {
 
 namespace {
 
-double wall_clock_s() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 /// The running program: what signals act on.
 class Service {
  public:
   Service(std::string path, ConfigOverrides overrides, Config config)
       : path_(std::move(path)),
         overrides_(std::move(overrides)),
-        gateway_(loop_, std::move(config), wall_clock_s()),
+        gateway_(loop_, std::move(config)),
+        stalls_(gateway_.metrics().counter("heng_stalls_total",
+                                           "Times this process did not run for half a second or longer", {})),
+        stalled_seconds_(gateway_.metrics().counter("heng_stalled_seconds_total",
+                                                    "Time of these stalls, which no time-out counts", {})),
         admin_(gateway_, [this] { return reload(); }),
         drain_timer_(loop_, [this] { watch_drain(); }),
         interrupt_(loop_, SIGINT, [this] { stop(); }),
@@ -52,6 +52,7 @@ class Service {
   void run() {
     announce();
     notify_service("READY=1");
+    loop_.forgive_stalls([this](Duration slept) { note_stall(slept); });
     loop_.run();
   }
 
@@ -67,10 +68,16 @@ class Service {
     }
   }
 
+  void note_stall(Duration slept) {
+    stalls_.add();
+    stalled_seconds_.add(to_seconds(slept));
+    spdlog::warn(
+        "this process did not run for {:.1f} s (stopped, suspended, or short of CPU); time-outs wait",
+        to_seconds(slept));
+  }
+
   Result<void> reload() {
-    notify_service(fmt::format(
-        "RELOADING=1\nMONOTONIC_USEC={}",
-        std::chrono::duration_cast<std::chrono::microseconds>(loop_.now().time_since_epoch()).count()));
+    notify_reloading();
     Result<void> done = {};
     ConfigLoad loaded = load_config(path_, overrides_);
     if (!loaded.issues.empty()) {
@@ -110,6 +117,8 @@ class Service {
   ConfigOverrides overrides_;
   Loop loop_;
   Gateway gateway_;
+  Counter& stalls_;
+  Counter& stalled_seconds_;
   AdminApi admin_;
   Timer drain_timer_;
   Instant drain_ends_;

@@ -41,10 +41,10 @@ std::string model_object(std::string_view id, double created) {
 
 }  // namespace
 
-Gateway::Gateway(Loop& loop, Config config, double wall_time_s)
+Gateway::Gateway(Loop& loop, Config config)
     : loop_(loop),
       config_(std::move(config)),
-      wall_started_s_(wall_time_s),
+      wall_started_s_(wall_time_s()),
       started_(loop.now()),
       seed_(config_.seed != 0 ? config_.seed : random_seed()),
       rng_(Rng(seed_).split("gateway")),
@@ -264,6 +264,10 @@ void Gateway::answer_models(ServerConnection& connection) {
   connection.respond(404, fields,
                      api_error_body(404, fmt::format("the model '{}' does not exist here", wanted),
                                     "model_not_found", "model"));
+}
+
+double Gateway::wall_time_s() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 std::string Gateway::new_request_id() {

@@ -34,8 +34,7 @@ struct RequestTotals {
 /// Lives on its loop's thread. Must be destroyed between turns of the loop.
 class Gateway final : public RequestHandler {
  public:
-  /// `wall_time_s`: seconds since 1970 now, for the API's `created` and the access log.
-  Gateway(Loop& loop, Config config, double wall_time_s);
+  Gateway(Loop& loop, Config config);
   ~Gateway() override;
   Gateway(const Gateway&) = delete;
   Gateway& operator=(const Gateway&) = delete;
@@ -61,7 +60,9 @@ class Gateway final : public RequestHandler {
   bool draining() const { return draining_; }
   Loop& loop() { return loop_; }
   double uptime_s() { return to_seconds(loop_.now() - started_); }
-  double wall_time_s() { return wall_started_s_ + uptime_s(); }
+  /// Seconds since 1970, for logs and the API's `created`: it may be set back or forth at any time, so
+  /// nothing is decided by it.
+  static double wall_time_s();
 
  private:
   friend class Exchange;

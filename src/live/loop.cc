@@ -13,6 +13,9 @@ timeval to_timeval(Duration span) {
   return {.tv_sec = micros / 1'000'000, .tv_usec = micros % 1'000'000};
 }
 
+constexpr Duration kStall = 500ms;      // no turn takes that long, and the pulse begins one twice as often
+constexpr Duration kTimerSlack = 50ms;  // libevent's own clock is a little coarser than ours
+
 event_base* make_base(Loop::Timers timers) {
   std::unique_ptr<event_config, void (*)(event_config*)> config(event_config_new(), event_config_free);
   if (timers == Loop::Timers::precise) event_config_set_flag(config.get(), EVENT_BASE_FLAG_PRECISE_TIMER);
@@ -27,16 +30,30 @@ Loop::Loop(Timers timers)
   HENG_ASSERT(base_ != nullptr);
 }
 
-Loop::~Loop() { event_base_free(base_); }
+Loop::~Loop() {
+  pulse_.reset();
+  event_base_free(base_);
+}
 
 Instant Loop::now() {
   if (!now_known_) {
     timespec time{};
     clock_gettime(CLOCK_MONOTONIC, &time);
-    now_ = Instant(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec));
+    const Duration slept_before = clock_.slept();
+    now_ = clock_.read(Instant(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec)));
     now_known_ = true;
+    if (clock_.slept() != slept_before) on_stall_(clock_.slept() - slept_before);
   }
   return now_;
+}
+
+void Loop::forgive_stalls(std::function<void(Duration slept)> on_stall) {
+  on_stall_ = std::move(on_stall);
+  now_known_ = false;
+  now();  // what has passed until here is no stall
+  clock_.forgive_gaps(kStall);
+  pulse_ = std::make_unique<Timer>(*this, [this] { now(); });
+  pulse_->every(kStall / 2);
 }
 
 void Loop::run() {
@@ -117,7 +134,10 @@ Timer::Timer(Loop& loop, std::function<void()> call) : loop_(loop), call_(std::m
 
 Timer::~Timer() = default;
 
-void Timer::once(Duration after) { arm(after, false); }
+void Timer::once(Duration after) {
+  due_ = loop_.now() + after;
+  arm(after, false);
+}
 
 void Timer::every(Duration period) { arm(period, true); }
 
@@ -133,7 +153,13 @@ void Timer::arm(Duration after, bool repeat) {
   HENG_ASSERT(event_ && event_add(event_.get(), &time) == 0);
 }
 
-void Timer::fire(int, short, void* self) { static_cast<Timer*>(self)->call_(); }
+void Timer::fire(int, short, void* self) {
+  Timer* timer = static_cast<Timer*>(self);
+  const bool repeats = (event_get_events(timer->event_.get()) & EV_PERSIST) != 0;
+  const Duration left = repeats ? Duration(0) : timer->due_ - timer->loop_.now();
+  if (left > kTimerSlack) return timer->arm(left, false);  // libevent knows nothing of forgiven stalls
+  timer->call_();
+}
 
 SignalWatch::SignalWatch(Loop& loop, int number, std::function<void()> call) : call_(std::move(call)) {
   event_.reset(evsignal_new(

@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/lived_clock.h"
 #include "base/time.h"
 
 namespace heng {
 
 class FdWatch;
+class Timer;
 
 constexpr Instant kNever = Instant::max();
 /// A span of zero sets no limit.
@@ -34,6 +36,9 @@ class Loop {
 
   /// Monotonic time, the same for all callbacks of one turn.
   Instant now();
+  /// From here on now() stands still while the process does not run: stopped, suspended, or its machine
+  /// frozen. `on_stall` hears of every such gap, and how long it was.
+  void forgive_stalls(std::function<void(Duration slept)> on_stall);
   /// Turns until stop().
   void run();
   void stop() { stopped_ = true; }
@@ -56,8 +61,11 @@ class Loop {
   bool stopped_ = false;
   bool now_known_ = false;
   Instant now_;
-  std::vector<FdWatch*> bulk_;  // ready and waiting for their callback; null where one has stopped
-  std::size_t bulk_done_ = 0;   // of bulk_, from its front
+  LivedClock clock_;
+  std::function<void(Duration)> on_stall_;
+  std::unique_ptr<Timer> pulse_;  // so that a gap between two turns is not just a quiet time
+  std::vector<FdWatch*> bulk_;    // ready and waiting for their callback; null where one has stopped
+  std::size_t bulk_done_ = 0;     // of bulk_, from its front
   std::vector<std::function<void()>> deferred_;
   std::vector<std::function<void()>> running_;
   std::unique_ptr<char[]> read_buffer_;
@@ -122,6 +130,7 @@ class Timer {
 
   Loop& loop_;
   std::function<void()> call_;
+  Instant due_;  // of once(), in the loop's time
   std::unique_ptr<event, void (*)(event*)> event_{nullptr, event_free};
 };
 

@@ -5,7 +5,9 @@
 
 namespace heng {
 
-/// "READY=1", "RELOADING=1\nMONOTONIC_USEC=...", "STOPPING=1", "STATUS=...". Does nothing outside of systemd.
+/// "READY=1", "STOPPING=1", "MAINPID=...", "STATUS=...". Does nothing outside of systemd.
 void notify_service(std::string_view state);
+/// A reload begins; READY=1 ends it.
+void notify_reloading();
 
 }  // namespace heng
