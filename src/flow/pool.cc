@@ -15,6 +15,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
     state_.push_back(State::free);
     healthy_.push_back(0);
     in_flight_.push_back(0);
+    limit_.push_back(0);
     configured_weight_.push_back(0);
     ramp_.push_back(1);
     weight_.push_back(0);
@@ -28,6 +29,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
   weight_[slot] = weight;
   capacity_[slot] = capacity;
   identity_[slot] = identity;
+  set_limit(slot, 0);
   rebuild();
   return slot;
 }
@@ -55,36 +57,58 @@ void Pool::set_ramp(Slot slot, double share) {
   weight_[slot] = configured_weight_[slot] * share;
 }
 
+void Pool::set_limit(Slot slot, std::uint32_t in_flight_max) {
+  limits_ += (in_flight_max != 0) - (limit_[slot] != 0);
+  limit_[slot] = in_flight_max;
+}
+
+Pool::Room Pool::room(Slot avoid) const {
+  const auto others = [&](Slot slot) { return slot != avoid; };
+  if (std::ranges::none_of(eligible_, others)) return Room::none;
+  const auto open = [&](Slot slot) { return slot != avoid && has_room(slot); };
+  return std::ranges::any_of(eligible_, open) ? Room::free : Room::full;
+}
+
 void Pool::rebuild() {
   eligible_.clear();
   for (Slot slot = 0; slot < state_.size(); ++slot) {
     if (state_[slot] == State::member && healthy_[slot] != 0) eligible_.push_back(slot);
   }
-  without_avoided_.reserve(eligible_.size());
+  candidates_.reserve(eligible_.size());
   ++generation_;
 }
 
 PoolView Pool::view() const { return {eligible_, in_flight_, weight_, capacity_, identity_, generation_}; }
 
 std::optional<Slot> Pool::reserve(const RequestView& request, Instant now, Slot avoid) {
-  PoolView pool = view();
-  if (avoid != kNoSlot) {
-    without_avoided_.assign(eligible_.begin(), eligible_.end());
-    std::erase(without_avoided_, avoid);
-    pool.eligible = without_avoided_;
-    // Another set of workers: what a policy keeps by generation does not hold for it.
-    pool.generation = ++generation_;
-  }
-  const std::optional<Slot> slot = policy_->choose(request, pool, now, rng_);
-  if (avoid != kNoSlot) ++generation_;
+  const bool all = avoid == kNoSlot && !limited();
+  const std::optional<Slot> slot =
+      all ? policy_->choose(request, view(), now, rng_) : choose_among_some(request, now, avoid);
   if (!slot) return std::nullopt;
   HENG_ASSERT(is_member(*slot) && healthy_[*slot] != 0 && *slot != avoid);
   commit(*slot, request, now);
   return slot;
 }
 
+std::optional<Slot> Pool::choose_among_some(const RequestView& request, Instant now, Slot avoid) {
+  candidates_.clear();
+  for (const Slot slot : eligible_) {
+    if (slot != avoid && has_room(slot)) candidates_.push_back(slot);
+  }
+  if (candidates_.size() == eligible_.size()) return policy_->choose(request, view(), now, rng_);
+  // Under load mostly one worker has just become free: there is nothing to choose.
+  if (candidates_.size() < 2) return candidates_.empty() ? std::nullopt : std::optional(candidates_.front());
+  PoolView pool = view();
+  pool.eligible = candidates_;
+  // Another set of workers: what a policy keeps by generation does not hold for it.
+  pool.generation = ++generation_;
+  const std::optional<Slot> slot = policy_->choose(request, pool, now, rng_);
+  ++generation_;
+  return slot;
+}
+
 bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now) {
-  if (!is_member(slot) || healthy_[slot] == 0) return false;
+  if (!is_member(slot) || healthy_[slot] == 0 || !has_room(slot)) return false;
   commit(slot, request, now);
   return true;
 }

@@ -29,10 +29,14 @@ class Pool {
   /// Share of its weight a worker in slow start gets, in (0, 1].
   void set_ramp(Slot slot, double share);
 
-  /// The policy's choice, reserved; nothing if no worker is eligible. `avoid` (a worker just tried) is left
-  /// out.
+  /// How many requests a worker, and the whole pool, may have at a time; 0 = no limit. Those under way stay.
+  void set_limit(Slot slot, std::uint32_t in_flight_max);
+  void set_pool_limit(std::uint32_t in_flight_max) { pool_limit_ = in_flight_max; }
+
+  /// The policy's choice among those with room, reserved; nothing if there is none, see room(). `avoid` (a
+  /// worker just tried) is left out.
   std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
-  /// Reserves a given worker, if it is eligible (sessions and resources that live somewhere).
+  /// Reserves a given worker, if it is eligible and has room (sessions and resources that live somewhere).
   bool reserve_on(Slot slot, const RequestView& request, Instant now);
   void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
   /// `event.worker` is released.
@@ -45,11 +49,21 @@ class Pool {
   bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
   std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
   std::uint32_t in_flight() const { return total_in_flight_; }
+  enum class Room : std::uint8_t { free, full, none };  // none: no worker is eligible, waiting may be in vain
+  Room room(Slot avoid = kNoSlot) const;
+  bool has_room(Slot slot) const {
+    return (limit_[slot] == 0 || in_flight_[slot] < limit_[slot]) && pool_has_room();
+  }
+  std::uint32_t limit(Slot slot) const { return limit_[slot]; }
+  std::uint32_t pool_limit() const { return pool_limit_; }
+  bool limited() const { return pool_limit_ != 0 || limits_ != 0; }
   std::size_t slots() const { return state_.size(); }
 
  private:
   enum class State : std::uint8_t { free, member, leaving };
   void rebuild();
+  bool pool_has_room() const { return pool_limit_ == 0 || total_in_flight_ < pool_limit_; }
+  std::optional<Slot> choose_among_some(const RequestView& request, Instant now, Slot avoid);
   void commit(Slot slot, const RequestView& request, Instant now);
 
   std::unique_ptr<RoutePolicy> policy_;
@@ -57,14 +71,17 @@ class Pool {
   std::vector<State> state_;  // [slots], like all below
   std::vector<char> healthy_;
   std::vector<std::uint32_t> in_flight_;
+  std::vector<std::uint32_t> limit_;
   std::vector<double> configured_weight_;
   std::vector<double> ramp_;
   std::vector<double> weight_;  // configured x ramp
   std::vector<double> capacity_;
   std::vector<std::uint64_t> identity_;
   std::vector<Slot> eligible_;
-  std::vector<Slot> without_avoided_;  // scratch
+  std::vector<Slot> candidates_;  // scratch
   std::uint32_t total_in_flight_ = 0;
+  std::uint32_t pool_limit_ = 0;
+  std::size_t limits_ = 0;  // workers with one
   std::uint64_t generation_ = 0;
 };
 

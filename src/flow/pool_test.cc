@@ -63,6 +63,60 @@ TEST(Pool, UnhealthyWorkerIsNotChosen) {
   EXPECT_FALSE(pool.reserve({}, {}));
 }
 
+TEST(Pool, FullWorkersGetNothing) {
+  Pool pool = make_pool("round_robin");
+  const Slot a = pool.add(1, 1, 0);
+  const Slot b = pool.add(2, 1, 0);
+  pool.set_limit(a, 1);
+  pool.set_limit(b, 2);
+  EXPECT_EQ(pool.reserve({}, {}), a);
+  EXPECT_FALSE(pool.reserve_on(a, {}, {}));
+  EXPECT_EQ(pool.reserve({}, {}), b);
+  EXPECT_EQ(pool.room(b), Pool::Room::full) << "for a second attempt";
+  EXPECT_EQ(pool.reserve({}, {}), b);
+  EXPECT_EQ(pool.room(), Pool::Room::full);
+  EXPECT_FALSE(pool.reserve({}, {}));
+  end(pool, a);
+  EXPECT_EQ(pool.room(), Pool::Room::free);
+  EXPECT_EQ(pool.reserve({}, {}), a);
+}
+
+TEST(Pool, PoolLimitCountsAllWorkers) {
+  Pool pool = make_pool();
+  pool.add(1, 1, 0);
+  pool.add(2, 1, 0);
+  pool.set_pool_limit(3);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(pool.reserve({}, {}));
+  EXPECT_FALSE(pool.reserve({}, {}));
+  EXPECT_EQ(pool.room(), Pool::Room::full);
+  pool.set_pool_limit(4);
+  EXPECT_TRUE(pool.reserve({}, {}));
+}
+
+TEST(Pool, FullIsNotGone) {
+  Pool pool = make_pool();
+  EXPECT_EQ(pool.room(), Pool::Room::none);
+  const Slot only = pool.add(1, 1, 0);
+  pool.set_limit(only, 1);
+  ASSERT_TRUE(pool.reserve({}, {}));
+  EXPECT_EQ(pool.room(), Pool::Room::full);
+  pool.set_eligible(only, false);
+  EXPECT_EQ(pool.room(), Pool::Room::none);
+}
+
+TEST(Pool, ALoweredLimitWaitsForThoseUnderWay) {
+  Pool pool = make_pool();
+  const Slot only = pool.add(1, 1, 0);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(pool.reserve({}, {}));
+  pool.set_limit(only, 2);
+  end(pool, only);
+  EXPECT_FALSE(pool.reserve({}, {}));
+  end(pool, only);
+  EXPECT_TRUE(pool.reserve({}, {}));
+  pool.set_limit(only, 0);
+  EXPECT_FALSE(pool.limited());
+}
+
 TEST(Pool, CountsStayExactUnderRandomEvents) {
   EXPECT_TRUE(rc::check("in flight = reserved - ended, for each slot, whatever joins and leaves", [] {
     const auto& policies = route_policies();
@@ -79,7 +133,10 @@ TEST(Pool, CountsStayExactUnderRandomEvents) {
         if (const auto slot =
                 pool.reserve(request, now, step % 4 == 0 && !members.empty() ? members[0] : kNoSlot)) {
           RC_ASSERT(pool.is_member(*slot));
+          RC_ASSERT(pool.limit(*slot) == 0 || pool.in_flight(*slot) <= pool.limit(*slot));
           reserved.push_back(*slot);
+        } else if (step % 4 != 0) {
+          RC_ASSERT(pool.room() != Pool::Room::free);
         }
       } else if (step < 70 && !reserved.empty()) {
         end(pool, reserved.back(), now);
@@ -91,6 +148,8 @@ TEST(Pool, CountsStayExactUnderRandomEvents) {
         members.pop_back();
       } else if (!members.empty()) {
         pool.set_eligible(members[0], step % 2 == 0);
+        pool.set_limit(members.back(), static_cast<std::uint32_t>(step % 5));
+        pool.set_pool_limit(static_cast<std::uint32_t>(step % 3) * 4);
         pool.tick(now);
       }
       std::uint32_t total = 0;
