@@ -126,6 +126,11 @@ constexpr Field kRetry[] = {
      at<&RetryConfig::budget_ratio>, ""},
     {"budget_floor", Type::count, 0, 1e6, "So many retries in 10 s are always allowed.",
      at<&RetryConfig::budget_floor>, ""},
+    {"hedge_after", Type::duration, 0, kHour,
+     "Without a first byte after this, also ask another worker; the first to answer is taken. 0s = never.",
+     at<&RetryConfig::hedge_after>, ""},
+    {"hedge_ratio", Type::number, 0, 1, "Such double requests per request over the last 10 s, at most.",
+     at<&RetryConfig::hedge_ratio>, ""},
 };
 
 constexpr Section kSections[] = {

@@ -4,7 +4,18 @@
 #include <string>
 #include <string_view>
 
+#include "base/time.h"
+
 namespace heng {
+
+/// Why the gateway itself refuses a request.
+struct ApiError {
+  int status = 400;
+  std::string message;
+  std::string param;
+  std::string code;
+  Duration retry_after{};  // when it is worth another try; 0 = nothing to say
+};
 
 /// JSON string literal with quotes; control characters and invalid UTF-8 are escaped or replaced.
 std::string json_quote(std::string_view text);

@@ -33,7 +33,7 @@ constexpr double kTokensMax = 1e8;   // no model writes that much; a typo or an 
 constexpr double kChoicesMax = 128;  // OpenAI's own limit of `n`
 
 struct Invalid {
-  InspectError error;
+  ApiError error;
 };
 
 Invalid invalid(std::string message, std::string param = {}, std::string code = {}) {
@@ -339,10 +339,10 @@ RequestInspector::RequestInspector() : parser_(std::make_unique<Parser>()) {}
 
 RequestInspector::~RequestInspector() = default;
 
-std::optional<InspectError> RequestInspector::inspect_json(std::string_view body, std::uint32_t depth_max,
-                                                           RequestFacts& facts) {
+std::optional<ApiError> RequestInspector::inspect_json(std::string_view body, std::uint32_t depth_max,
+                                                       RequestFacts& facts) {
   facts = {};
-  if (body.empty()) return InspectError{400, "the request has no body", {}, {}};
+  if (body.empty()) return ApiError{400, "the request has no body", {}, {}};
   if (parser_->parser.capacity() > kParserKept && body.size() < kParserKept)
     parser_ = std::make_unique<Parser>();
   try {
@@ -351,7 +351,7 @@ std::optional<InspectError> RequestInspector::inspect_json(std::string_view body
   } catch (const Invalid& problem) {
     return problem.error;
   } catch (const simdjson::simdjson_error& problem) {
-    return InspectError{400, fmt::format("the request body is not valid JSON: {}", problem.what()), {}, {}};
+    return ApiError{400, fmt::format("the request body is not valid JSON: {}", problem.what()), {}, {}};
   }
 }
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "flow/api_error.h"
+
 namespace heng {
 
 /// Views point into the inspected body, or into the inspector until its next call.
@@ -22,14 +24,6 @@ struct RequestFacts {
   bool stream = false;
 };
 
-/// Ready for an OpenAI error body.
-struct InspectError {
-  int status = 400;
-  std::string message;
-  std::string param;
-  std::string code;
-};
-
 /// Reuses its memory; one for each loop.
 class RequestInspector {
  public:
@@ -40,8 +34,7 @@ class RequestInspector {
   /// as RFC 8259 asks (simdjson's stage 1 checks UTF-8 and strings' control characters); nesting beyond
   /// `depth_max`, duplicate top-level keys, trailing bytes and absurd numbers are refused. One pass, no copy
   /// of the body.
-  std::optional<InspectError> inspect_json(std::string_view body, std::uint32_t depth_max,
-                                           RequestFacts& facts);
+  std::optional<ApiError> inspect_json(std::string_view body, std::uint32_t depth_max, RequestFacts& facts);
 
  private:
   struct Parser;

@@ -14,7 +14,7 @@ namespace {
 struct Inspected {
   Buffer storage;
   RequestFacts facts;
-  std::optional<InspectError> error;
+  std::optional<ApiError> error;
 };
 
 RequestInspector& inspector() {

@@ -14,16 +14,24 @@ class RetryBudget {
  public:
   RetryBudget(double ratio, std::uint32_t floor) : ratio_(ratio), floor_(floor), tokens_(floor) {}
 
-  void on_request(Instant now) {
+  /// A client's own retry is one of those that the budget is to bound: it earns nothing and uses one up.
+  void on_request(Instant now, bool client_retry = false) {
     refill(now);
+    if (client_retry) {
+      tokens_ = std::max(tokens_ - 1, 0.0);
+      return;
+    }
     tokens_ += ratio_;
     earned_ += ratio_;
   }
   bool take(Instant now) {
-    refill(now);
-    if (tokens_ < 1) return false;
+    if (!available(now)) return false;
     tokens_ -= 1;
     return true;
+  }
+  bool available(Instant now) {
+    refill(now);
+    return tokens_ >= 1;
   }
 
  private:

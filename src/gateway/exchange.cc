@@ -4,10 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/hash.h"
-#include "flow/api_error.h"
 #include "gateway/forwarding.h"
 #include "gateway/gateway.h"
 
@@ -15,25 +13,17 @@ namespace heng {
 
 namespace {
 
-constexpr std::size_t kModelNameMax = 256;    // it goes into messages and logs
-constexpr std::size_t kBufferKept = 4 << 10;  // of an open stream and of a recycled exchange
-
-std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
-
-bool is_any_of(std::string_view text, std::initializer_list<std::string_view> list) {
-  return std::ranges::find(list, text) != list.end();
-}
+constexpr Duration kRetryAfter = 1s;  // about when an ejected worker is probed again
 
 Outcome outcome_of(int status) {
   if (status == 429 || status == 503) return Outcome::overloaded;
   return status >= 500 ? Outcome::server_error : status >= 400 ? Outcome::client_error : Outcome::ok;
 }
 
-}  // namespace
+/// Refused for what it is, not for how the worker is: the same everywhere.
+bool is_final(int status) { return status < 500 ? status != 429 : status == 501 || status == 505; }
 
-Exchange::~Exchange() {
-  if (upstream_ != nullptr) upstream_->cancel();
-}
+}  // namespace
 
 // --- the request ---
 
@@ -43,126 +33,79 @@ void Exchange::begin(ServerConnection& connection) {
   arrived_ = gateway_.loop_.now();
   ++gateway_.totals_.arrived;
   ++gateway_.totals_.in_flight;
-  gateway_.retry_budget_.on_request(arrived_);
+  view_.id = gateway_.totals_.arrived;
   const HttpHead& head = connection.head();
+  gateway_.retry_budget_.on_request(arrived_, is_client_retry(head));
   const auto given_id = head.find("x-request-id");
   id_ = given_id && is_request_id(*given_id) ? std::string(*given_id) : gateway_.new_request_id();
-  method_ = head.method;
-  target_ = head.target;
   peer_ = connection.peer();
   bytes_in_ = connection.body().size();
-  if (!read_facts() || !find_pool()) return;
-  view_.id = gateway_.totals_.arrived;
-  view_.prompt_tokens = pool_->estimate_tokens(facts_.prompt_bytes);
-  view_.output_tokens_max = facts_.output_tokens_max;
-  view_.stream = facts_.stream;
+  if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_))
+    return refuse(*error);
+  if (!find_pool()) return;
+  const RequestFacts& facts = request_.facts();
+  view_.prompt_tokens = pool_->estimate_tokens(facts.prompt_bytes);
+  view_.output_tokens_max = facts.output_tokens_max;
+  view_.stream = facts.stream;
   view_.affinity = affinity_key();
   session_ = session_key();
-  append_fields();
-  const std::string_view body = connection.body();
-  if (!facts_.model_token.empty()) {
-    model_token_at_ = static_cast<std::size_t>(facts_.model_token.data() - body.data());
-    model_token_size_ = facts_.model_token.size();
+  stores_resource_ = request_.stores_resource();
+  request_.keep(connection, id_, gateway_.config_.forward_authorization);
+  const Slot slot = choose_worker();
+  if (slot == kNoSlot) {
+    return refuse({503,
+                   fmt::format("no worker for model '{}' is available now", pool_->model()),
+                   {},
+                   "no_worker_available",
+                   kRetryAfter});
   }
-  if (std::optional<Buffer> whole = connection.take_body()) {
-    body_ = std::move(*whole);
-  } else {
-    body_.append(body);
-  }
-  if (!reserve()) {
-    return refuse(503, fmt::format("no worker for model '{}' is available now", pool_->model()),
-                  "no_worker_available");
-  }
-  attempt();
-}
-
-/// Looks into the body. False: the request has been refused.
-bool Exchange::read_facts() {
-  facts_ = {};
-  model_.clear();
-  const HttpHead& head = connection_->head();
-  const std::string_view body = connection_->body();
-  const std::string_view path = path_of(target_);
-  const std::string_view type = head.find("content-type").value_or("");
-  const bool json_path = method_ == "POST" && is_any_of(path, {"/v1/chat/completions", "/v1/completions",
-                                                               "/v1/embeddings", "/v1/responses"});
-  if (has_dot_segments(path)) {
-    refuse(400, "the path must not have '.' or '..' segments");
-    return false;
-  }
-  stores_resource_ = method_ == "POST" && (!json_path || path == "/v1/responses");
-  if (const auto coding = head.find("content-encoding");
-      coding && !equals_ignoring_case(*coding, "identity")) {
-    refuse(415, "compressed request bodies are not accepted");
-    return false;
-  }
-  if (starts_ignoring_case(type, "multipart/form-data") && !json_path) {
-    facts_.model = facts_.model_token = multipart_model(type, body);
-  } else {
-    const bool json_type =
-        type.empty() || type.find("json") != type.npos ||
-        starts_ignoring_case(type, "application/x-www-form-urlencoded");  // plain `curl -d`
-    if (json_path && !json_type) {
-      refuse(415, "the request body must be application/json");
-      return false;
-    }
-    const bool looks_like_json = json_path || (json_type && body.starts_with('{'));
-    if (looks_like_json) {
-      if (const auto error =
-              gateway_.inspector_.inspect_json(body, gateway_.config_.limits.json_depth, facts_)) {
-        refuse(error->status, error->message, error->code, error->param);
-        return false;
-      }
-    }
-  }
-  if (facts_.model.size() > kModelNameMax) {
-    refuse(400, "the model's name is too long", "invalid_value", "model");
-    return false;
-  }
-  model_ = facts_.model;
-  return true;
+  start_attempt(slot);
+  gateway_.hedge_later(*this);
 }
 
 /// Sets pool_, and pinned_worker_ for resources with a known home. False: the request has been refused.
 bool Exchange::find_pool() {
-  if (!facts_.previous_response_id.empty()) {
-    const auto home = gateway_.resources_.find(hash_bytes(facts_.previous_response_id), arrived_);
+  const RequestFacts& facts = request_.facts();
+  if (!facts.previous_response_id.empty()) {
+    const auto home = gateway_.resources_.find(hash_bytes(facts.previous_response_id), arrived_);
     pinned_worker_ = home.value_or(0);
   }
-  if (!model_.empty()) {
-    pool_ = gateway_.find_pool(model_);
+  const std::string& model = request_.model();
+  if (!model.empty()) {
+    pool_ = gateway_.find_pool(model);
     if (pool_) return true;
     if (gateway_.discovering()) {
-      refuse(503, "the workers have not all named their models yet; try again", "models_not_known_yet");
+      refuse({503,
+              "the workers have not all named their models yet; try again",
+              {},
+              "models_not_known_yet",
+              kRetryAfter});
       return false;
     }
-    refuse(404, fmt::format("the model '{}' does not exist here; GET /v1/models lists what does", model_),
-           "model_not_found", "model");
+    refuse({404, fmt::format("the model '{}' does not exist here; GET /v1/models lists what does", model),
+            "model", "model_not_found"});
     return false;
   }
   pool_ = pool_of_resource();
   if (!pool_ && !gateway_.config_.default_model.empty())
     pool_ = gateway_.find_pool(gateway_.config_.default_model);
-  const bool names_model =
-      method_ == "POST" && is_any_of(path_of(target_), {"/v1/chat/completions", "/v1/completions",
-                                                        "/v1/embeddings", "/v1/responses"});
-  if (!pool_ && names_model) {
-    refuse(400, "you must provide a model parameter", "missing_model", "model");
+  if (!pool_ && request_.is_inference()) {
+    refuse({400, "you must provide a model parameter", "model", "missing_model"});
     return false;
   }
   if (!pool_ && gateway_.pools_.size() == 1) pool_ = gateway_.pools_.begin()->second;
   if (pool_) return true;
-  refuse(404,
-         "this request names no model, and where its resource lives is not known; set default_model to send "
-         "such "
-         "requests to one pool",
-         "resource_not_found");
+  refuse({404,
+          "this request names no model, and where its resource lives is not known; set default_model to send "
+          "such requests to one pool",
+          {},
+          "resource_not_found"});
   return false;
 }
 
 /// The pool with the worker that made the response, file, ... named in the path or the body.
 std::shared_ptr<ModelPool> Exchange::pool_of_resource() {
-  std::string_view rest = path_of(target_);
+  std::string_view rest = request_.path();
   rest.remove_prefix(std::min<std::size_t>(rest.size(), 4));  // "/v1/"
   while (pinned_worker_ == 0 && !rest.empty()) {
     const std::size_t slash = std::min(rest.find('/'), rest.size());
@@ -178,6 +121,7 @@ std::shared_ptr<ModelPool> Exchange::pool_of_resource() {
 
 std::uint64_t Exchange::affinity_key() const {
   const PoolConfig& config = pool_->config();
+  const RequestFacts& facts = request_.facts();
   switch (config.hash_on) {
     case AffinitySource::none:
       return 0;
@@ -186,9 +130,9 @@ std::uint64_t Exchange::affinity_key() const {
       return value ? hash_bytes(*value) : 0;
     }
     case AffinitySource::user:
-      return facts_.user.empty() ? 0 : hash_bytes(facts_.user);
+      return facts.user.empty() ? 0 : hash_bytes(facts.user);
     case AffinitySource::prompt:
-      return facts_.prompt_start_hash;
+      return facts.prompt_start_hash;
   }
   return 0;
 }
@@ -200,150 +144,167 @@ std::uint64_t Exchange::session_key() const {
   return value ? hash_bytes(*value, 1) | 1 : 0;
 }
 
-/// Chooses a worker and counts the request against it.
-bool Exchange::reserve() {
+// --- attempts ---
+
+/// Reserves a worker; kNoSlot if there is none.
+Slot Exchange::choose_worker() {
   const Instant now = gateway_.loop_.now();
   Pool& pool = pool_->pool();
-  slot_ = kNoSlot;
+  Slot home = kNoSlot;
   if (pinned_worker_ != 0) {
-    slot_ = pool_->slot_of(pinned_worker_);
+    home = pool_->slot_of(pinned_worker_);
   } else if (session_ != 0) {
-    if (const auto home = pool_->sessions().find(session_, now)) slot_ = pool_->slot_of(*home);
+    if (const auto worker = pool_->sessions().find(session_, now)) home = pool_->slot_of(*worker);
   }
-  if (slot_ == kNoSlot || !pool.reserve_on(slot_, view_, now)) {
-    const std::optional<Slot> chosen = pool.reserve(view_, now);
-    if (!chosen) return false;
-    slot_ = *chosen;
-  }
-  return true;
+  if (home != kNoSlot && pool.reserve_on(home, view_, now)) return home;
+  return pool.reserve(view_, now).value_or(kNoSlot);
 }
 
-/// What of the client's head goes on to the worker, the same for every attempt.
-void Exchange::append_fields() {
-  const HttpHead& head = connection_->head();
-  std::string joined;
-  const std::string_view nominated = connection_options(head, joined);
-  fields_.clear();
-  credentials_.clear();
-  for (const HeaderField& field : head.fields) {
-    if (is_hop_by_hop(field.name) || is_replaced(field.name) || is_nominated(nominated, field.name)) continue;
-    if (is_credential(field.name) && !gateway_.config_.forward_authorization) continue;
-    std::string& fields = is_credential(field.name) ? credentials_ : fields_;
-    fields.append(field.name).append(": ").append(field.value).append("\r\n");
-  }
-  fields_.append("x-request-id: ").append(id_).append("\r\nx-forwarded-for: ").append(peer_).append("\r\n");
-}
-
-void Exchange::attempt() {
+void Exchange::start_attempt(Slot slot) {
   const Instant now = gateway_.loop_.now();
-  ++attempts_;
-  reserved_ = true;
-  attempt_started_ = now;
-  worker_ = pool_->shared_worker(slot_);
-  ++worker_->in_flight;
-  pool_->count_assignment(slot_);
-  if (session_ != 0) pool_->sessions().put(session_, worker_->identity(), now);
-  worker_->health().on_attempt_started(now);
-  pool_->pool().set_eligible(slot_, worker_->health().eligible());
-  const WorkerConfig& worker = worker_->config();
-  const std::string& own_name = pool_->worker_model(slot_);
-  const std::string& wanted = !own_name.empty() ? own_name : pool_->model() == "*" ? model_ : pool_->model();
-  const bool rename = model_token_size_ != 0 && wanted != model_;
-  const bool quoted = rename && body_.view()[model_token_at_] == '"';
-  const std::string token = !rename ? std::string() : quoted ? json_quote(wanted) : wanted;
-  const std::size_t body_bytes = body_.size() - (rename ? model_token_size_ - token.size() : 0);
-  request_.clear();
-  for (const std::string_view part :
-       {std::string_view(method_), std::string_view(" "), std::string_view(worker.base_path),
-        std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
-        std::string_view(worker_->address_fields()), std::string_view(fields_),
-        worker.api_key.empty() ? std::string_view(credentials_) : std::string_view()}) {
-    request_.append(part);
-  }
-  if (body_bytes != 0 || method_ == "POST" || method_ == "PUT" || method_ == "PATCH") {
-    const auto length = fmt::format_to_n(request_.room(48), 48, "Content-Length: {}\r\n", body_bytes);
-    request_.grow(length.size);
-  }
-  request_.append("\r\n");
-  RequestBytes bytes{{}, body_.view(), method_ == "HEAD"};
-  if (rename) {
-    request_.append(body_.view().substr(0, model_token_at_));
-    request_.append(token);
-    request_.append(body_.view().substr(model_token_at_ + model_token_size_));
-    bytes.body = {};
-  }
-  bytes.head = request_.view();
+  ++attempts_made_;
+  current_ = attempts_[0].active() ? &attempts_[1] : &attempts_[0];
   const TimeoutConfig& limits = gateway_.config_.timeouts;
-  upstream_ = &worker_->origin().send(bytes,
-                                      {.connect = limits.connect,
-                                       .first_byte = limits.first_byte,
-                                       .idle = limits.idle,
-                                       .total = limits.total},
-                                      *this);
+  current_->start(*pool_, slot, view_, request_,
+                  {.connect = limits.connect,
+                   .first_byte = limits.first_byte,
+                   .idle = limits.idle,
+                   .total = limits.total},
+                  now);
+  if (session_ != 0) pool_->sessions().put(session_, current_->worker().identity(), now);
+}
+
+Attempt* Exchange::other_active(const Attempt& attempt) {
+  Attempt& other = attempts_[&attempt == &attempts_[0] ? 1 : 0];
+  return other.active() ? &other : nullptr;
+}
+
+bool Exchange::has_alternative(const Attempt& attempt) const {
+  const auto eligible = pool_->pool().view().eligible;
+  return std::ranges::any_of(eligible, [&](Slot slot) { return slot != attempt.slot(); });
+}
+
+/// One more attempt, on another worker, before the first byte of an answer, within the budget (which is
+/// charged).
+bool Exchange::may_try_again(const Attempt& attempt, Outcome outcome) {
+  const RetryConfig& retry = gateway_.config_.retry;
+  if (!retry.enabled || attempts_made_ > 1 || pinned_worker_ != 0 || connection_ == nullptr) return false;
+  if (!request_.is_repeatable() && outcome != Outcome::refused && outcome != Outcome::overloaded)
+    return false;
+  return has_alternative(attempt) &&
+         (outcome == Outcome::refused || gateway_.retry_budget_.take(gateway_.loop_.now()));
+}
+
+/// Only if another worker is eligible.
+void Exchange::try_again(Attempt& attempt, Outcome outcome) {
+  const Instant now = gateway_.loop_.now();
+  attempt.end(outcome, tokens(), now);
+  const std::optional<Slot> next = pool_->pool().reserve(view_, now, attempt.slot());
+  HENG_ASSERT(next.has_value());
+  pool_->retries().add();
+  start_attempt(*next);
+}
+
+/// Once for each request, and outside of the budget: a worker stops answering rarely, however many wait for
+/// it.
+void Exchange::leave_worker(const Worker& worker) {
+  if (connection_ == nullptr || answering_ || left_worker_ || pinned_worker_ != 0 ||
+      !request_.is_repeatable())
+    return;
+  for (Attempt& attempt : attempts_) {
+    if (!attempt.active() || attempt.answered() || &attempt.worker() != &worker) continue;
+    const bool alone = other_active(attempt) == nullptr;
+    if (alone && !has_alternative(attempt)) return;
+    left_worker_ = true;
+    if (alone) return try_again(attempt, Outcome::timeout);
+    attempt.end(Outcome::timeout, {}, gateway_.loop_.now());
+  }
+}
+
+void Exchange::hedge() {
+  if (connection_ == nullptr || answering_ || attempts_made_ != 1 || !current_->active() ||
+      pinned_worker_ != 0 || session_ != 0 || !request_.is_repeatable() || !has_alternative(*current_))
+    return;
+  const Instant now = gateway_.loop_.now();
+  if (!gateway_.hedge_budget_.take(now)) return;
+  pool_->hedges().add();
+  start_attempt(*pool_->pool().reserve(view_, now, current_->slot()));
+}
+
+void Exchange::end_attempts(Outcome outcome) {
+  for (Attempt& attempt : attempts_) attempt.end(outcome, tokens(), gateway_.loop_.now());
 }
 
 // --- the answer ---
 
-void Exchange::on_response_head(const HttpHead& head) {
+void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
   const Instant now = gateway_.loop_.now();
-  worker_->health().on_progress(now);
+  attempt.worker().health().on_progress(now);
   const Outcome outcome = outcome_of(head.status);
-  if (outcome != Outcome::ok && outcome != Outcome::client_error && head.status != 501 &&
-      head.status != 505 && may_try_again(outcome)) {
-    std::exchange(upstream_, nullptr)->cancel();
-    try_again(outcome);
-    return;
+  Attempt* other = other_active(attempt);
+  if (!is_final(head.status) && outcome != Outcome::ok) {
+    if (other != nullptr) return attempt.end(outcome, {}, now);  // its twin may do better
+    if (may_try_again(attempt, outcome)) return try_again(attempt, outcome);
   }
-  ttft_ = now - attempt_started_;
+  if (other != nullptr) other->end(Outcome::canceled, {}, now);
+  current_ = &attempt;
   last_piece_ = now;
-  pool_->pool().first_byte(slot_, view_, ttft_, now);
-  if (MemberMetrics* metrics = pool_->metrics(slot_); metrics != nullptr && head.status < 400) {
-    metrics->ttft.observe(to_seconds(ttft_));
+  attempt.note_first_byte(view_, now);
+  if (redirects_elsewhere(head, attempt.worker().config())) {
+    attempt.end(Outcome::protocol, {}, now);
+    answer_error({502,
+                  fmt::format("worker '{}' answered with a redirect to another host, which is not followed",
+                              pool_->worker_name(attempt.slot())),
+                  {},
+                  "worker_failed"});
+    return finish(End::failed);
   }
-  if (upstream_->request_sent()) {
-    // No attempt will follow: a long prompt need not stay in memory while its answer streams.
-    body_.release();
-    if (request_.capacity() > kBufferKept) request_.release();
-  }
+  if (MemberMetrics* metrics = pool_->metrics(attempt.slot()); metrics != nullptr && head.status < 400)
+    metrics->ttft.observe(to_seconds(attempt.ttft()));
+  // No attempt will follow: a long prompt need not stay in memory while its answer streams.
+  if (attempt.connection()->request_sent()) request_.release();
   start_answer(head);
 }
 
 void Exchange::start_answer(const HttpHead& head) {
   status_ = head.status;
+  answering_ = true;
   std::vector<HeaderField>& fields = gateway_.answer_fields_;
   fields.clear();
   std::string joined;
   const std::string_view nominated = connection_options(head, joined);
+  bool coded = false;
   for (const HeaderField& field : head.fields) {
     if (is_hop_by_hop(field.name) || is_nominated(nominated, field.name)) continue;
     if (equals_ignoring_case(field.name, "x-request-id") || starts_ignoring_case(field.name, "x-heng-"))
       continue;
     if (equals_ignoring_case(field.name, "content-type"))
       event_stream_ = starts_ignoring_case(field.value, "text/event-stream");
+    coded = coded || equals_ignoring_case(field.name, "content-encoding");
     fields.push_back(field);
   }
   fields.push_back({"x-request-id", id_});
-  if (gateway_.config_.worker_header) fields.push_back({"x-heng-worker", pool_->worker_name(slot_)});
+  if (gateway_.config_.worker_header)
+    fields.push_back({"x-heng-worker", pool_->worker_name(current_->slot())});
+  const bool overloaded = outcome_of(head.status) == Outcome::overloaded;
+  if (overloaded && !head.find("retry-after")) fields.push_back({"Retry-After", "1"});
   BodyFraming framing = head.framing == BodyFraming::until_close ? BodyFraming::chunked : head.framing;
-  if (method_ == "HEAD" && head.find("content-length")) framing = BodyFraming::length;
-  length_told_ = framing == BodyFraming::length;
+  if (request_.method() == "HEAD" && head.find("content-length")) framing = BodyFraming::length;
+  length_told_ = framing == BodyFraming::length || coded;
   connection_->start(head.status, head.reason, fields, framing, head.content_length);
 }
 
-void Exchange::on_response_body(std::span<const std::string_view> pieces, bool complete) {
-  if (complete) upstream_ = nullptr;
+void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
-  worker_->health().on_progress(now);
+  current_->worker().health().on_progress(now);
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
     if (piece.size() > 24) find_usage(piece, usage_);
     bytes_out_ += piece.size();
-    const std::string_view tail = piece.substr(piece.size() - std::min(piece.size(), sizeof last_bytes_));
-    std::shift_left(std::begin(last_bytes_), std::end(last_bytes_), static_cast<std::ptrdiff_t>(tail.size()));
-    std::ranges::copy(tail, std::end(last_bytes_) - tail.size());
+    boundary_.take(piece);
   }
   if (event_stream_ && !pieces.empty()) {
-    if (MemberMetrics* metrics = pool_->metrics(slot_); metrics != nullptr && pieces_ > 0) {
+    if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && pieces_ > 0) {
       metrics->inter_token.observe(to_seconds(now - last_piece_));
     }
     last_piece_ = now;
@@ -351,37 +312,38 @@ void Exchange::on_response_body(std::span<const std::string_view> pieces, bool c
   }
   connection_->write(pieces, complete);
   if (complete) {
-    end_attempt(outcome_of(status_));
+    current_->end(outcome_of(status_), tokens(), now);
     finish(End::completed);
   } else if (connection_->pending_bytes() > gateway_.config_.limits.stream_buffer_bytes) {
-    upstream_->pause();
+    current_->connection()->pause();
   }
 }
 
 void Exchange::on_drained() {
-  if (upstream_ != nullptr) upstream_->resume();
+  if (ClientConnection* connection = current_->connection()) connection->resume();
 }
 
-void Exchange::on_response_failed(const ExchangeFailure& failure) {
-  upstream_ = nullptr;
-  if (failure.cause == Outcome::refused) worker_->origin().drop_idle();
-  if (connection_->answer_started()) return break_off(failure);
+void Exchange::on_failed(Attempt& attempt, const ExchangeFailure& failure) {
+  const Instant now = gateway_.loop_.now();
+  if (failure.cause == Outcome::refused) attempt.worker().origin().drop_idle();
+  if (answering_) return break_off(failure);
+  if (other_active(attempt) != nullptr) return attempt.end(failure.cause, {}, now);
   // An attempt that never reached the worker costs nothing to repeat.
-  if (may_try_again(failure.request_sent ? failure.cause : Outcome::refused)) return try_again(failure.cause);
-  end_attempt(failure.cause);
-  answer_error(failure.cause == Outcome::timeout ? 504 : 502,
-               fmt::format("worker '{}' failed: {}", pool_->worker_name(slot_), failure.message),
-               "worker_failed", {});
+  if (may_try_again(attempt, failure.request_sent ? failure.cause : Outcome::refused))
+    return try_again(attempt, failure.cause);
+  attempt.end(failure.cause, {}, now);
+  answer_error({failure.cause == Outcome::timeout ? 504 : 502,
+                fmt::format("worker '{}' failed: {}", pool_->worker_name(attempt.slot()), failure.message),
+                {},
+                "worker_failed"});
   finish(End::failed);
 }
 
 /// A stream that ends in the middle must not look complete: between two events the client is told, inside one
 /// nothing more can be said; then the connection breaks.
 void Exchange::break_off(const ExchangeFailure& failure) {
-  const std::string_view last(last_bytes_, sizeof last_bytes_);
-  const bool between_events = bytes_out_ == 0 || last.ends_with("\n\n") || last == "\r\n\r\n";
-  end_attempt(failure.cause);
-  if (event_stream_ && between_events && !length_told_) {
+  end_attempts(failure.cause);
+  if (event_stream_ && boundary_.between_events() && !length_told_) {
     const std::string event =
         fmt::format("data: {}\n\n",
                     api_error_body(502, fmt::format("the worker broke off the answer: {}", failure.message),
@@ -395,54 +357,9 @@ void Exchange::break_off(const ExchangeFailure& failure) {
 
 void Exchange::on_client_gone() {
   connection_ = nullptr;
-  if (upstream_ != nullptr) std::exchange(upstream_, nullptr)->cancel();
-  end_attempt(Outcome::canceled);
+  end_attempts(Outcome::canceled);
   finish(End::canceled);
 }
-
-// --- attempts ---
-
-/// One more attempt, on another worker, before the first byte of an answer, within the budget (which is
-/// charged).
-bool Exchange::may_try_again(Outcome outcome) {
-  if (!gateway_.config_.retry.enabled || attempts_ > 1 || pinned_worker_ != 0 || connection_ == nullptr)
-    return false;
-  const auto eligible = pool_->pool().view().eligible;
-  if (std::ranges::none_of(eligible, [&](Slot slot) { return slot != slot_; })) return false;
-  return outcome == Outcome::refused || gateway_.retry_budget_.take(gateway_.loop_.now());
-}
-
-/// Only after may_try_again.
-void Exchange::try_again(Outcome outcome) {
-  end_attempt(outcome);
-  const std::optional<Slot> next = pool_->pool().reserve(view_, gateway_.loop_.now(), slot_);
-  HENG_ASSERT(next.has_value());
-  pool_->retries().add();
-  slot_ = *next;
-  attempt();
-}
-
-void Exchange::end_attempt(Outcome outcome) {
-  if (!reserved_) return;
-  reserved_ = false;
-  const Instant now = gateway_.loop_.now();
-  AttemptEvent event;
-  event.kind = AttemptEvent::Kind::ended;
-  event.outcome = outcome;
-  event.worker = slot_;
-  event.request = view_.id;
-  event.elapsed = now - attempt_started_;
-  event.time_to_first_byte = ttft_;
-  event.prompt_tokens = usage_.prompt_tokens != 0 ? usage_.prompt_tokens : view_.prompt_tokens;
-  event.cached_tokens = usage_.cached_tokens;
-  event.output_tokens = usage_.output_tokens != 0 ? usage_.output_tokens : pieces_;
-  pool_->pool().end(event, now);
-  --worker_->in_flight;
-  worker_->health().on_attempt(outcome, now);
-  if (pool_->pool().is_member(slot_)) pool_->pool().set_eligible(slot_, worker_->health().eligible());
-}
-
-// --- the end ---
 
 /// Later requests about what this answer names ("id") must go to the worker that has it.
 void Exchange::note_stored_resource(std::string_view piece) {
@@ -451,28 +368,58 @@ void Exchange::note_stored_resource(std::string_view piece) {
   const std::size_t open = piece.find('"', at + 4);
   const std::size_t close = open == piece.npos ? open : piece.find('"', open + 1);
   if (close == piece.npos || close == open + 1) return;
-  gateway_.resources_.put(hash_bytes(piece.substr(open + 1, close - open - 1)), worker_->identity(),
+  gateway_.resources_.put(hash_bytes(piece.substr(open + 1, close - open - 1)), current_->worker().identity(),
                           gateway_.loop_.now());
   stores_resource_ = false;
 }
 
-void Exchange::refuse(int status, std::string_view message, std::string_view code, std::string_view param) {
-  answer_error(status, message, code, param);
+// --- the end ---
+
+void Exchange::refuse(const ApiError& error) {
+  answer_error(error);
   finish(End::refused);
 }
 
-void Exchange::answer_error(int status, std::string_view message, std::string_view code,
-                            std::string_view param) {
-  status_ = status;
-  std::array<HeaderField, 3> fields{
-      {{"Content-Type", "application/json"}, {"x-request-id", id_}, {"Retry-After", "1"}}};
-  const bool retry_after = status == 503 || status == 429;
-  connection_->respond(status, {fields.data(), retry_after ? 3u : 2u},
-                       api_error_body(status, message, code, param));
+void Exchange::answer_error(const ApiError& error) {
+  status_ = error.status;
+  std::vector<HeaderField>& fields = gateway_.answer_fields_;
+  fields.assign({{"Content-Type", "application/json"}, {"x-request-id", id_}});
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(error.retry_after).count();
+  const std::string seconds = std::to_string((wait + 999) / 1000);
+  const std::string milliseconds = std::to_string(wait);
+  if (wait > 0) {
+    fields.push_back({"Retry-After", seconds});
+    fields.push_back({"retry-after-ms", milliseconds});
+  }
+  // Where the gateway's own retries are used up, those of the clients' libraries would only feed the
+  // overload.
+  if (error.status >= 500 && !gateway_.retry_budget_.available(gateway_.loop_.now()))
+    fields.push_back({"x-should-retry", "false"});
+  connection_->respond(error.status, fields,
+                       api_error_body(error.status, error.message, error.code, error.param));
 }
 
 void Exchange::finish(End end) {
   const Duration took = gateway_.loop_.now() - arrived_;
+  count_end(end, took);
+  if (gateway_.access_log_) write_access_line(end, took);
+  if (connection_ != nullptr) connection_->observe(nullptr);
+  connection_ = nullptr;
+  pool_.reset();
+  for (Attempt& attempt : attempts_) attempt.reset();
+  request_.release();
+  view_ = {};
+  usage_ = {};
+  bytes_out_ = 0;
+  pieces_ = attempts_made_ = 0;
+  pinned_worker_ = 0;
+  status_ = 0;
+  left_worker_ = answering_ = event_stream_ = stores_resource_ = false;
+  boundary_.reset();
+  gateway_.recycle(this);
+}
+
+void Exchange::count_end(End end, Duration took) {
   RequestTotals& totals = gateway_.totals_;
   ++(end == End::completed ? totals.completed
      : end == End::refused ? totals.refused
@@ -480,37 +427,15 @@ void Exchange::finish(End end) {
                            : totals.canceled);
   --totals.in_flight;
   if (end == End::canceled) status_ = 499;
-  if (pool_) {
-    if (end == End::completed && status_ < 400) pool_->duration().observe(to_seconds(took));
-    if (usage_.prompt_tokens != 0) pool_->learn_tokens(facts_.prompt_bytes, usage_.prompt_tokens);
-    MemberMetrics* metrics = slot_ == kNoSlot || !worker_ ? nullptr : pool_->metrics(slot_);
-    if (metrics != nullptr) {
-      metrics->count_answer(status_);
-      metrics->prompt_tokens.add(usage_.prompt_tokens);
-      metrics->output_tokens.add(usage_.output_tokens);
-      metrics->cached_tokens.add(usage_.cached_tokens);
-    }
-  }
-  if (gateway_.access_log_) write_access_line(end, took);
-  if (connection_ != nullptr) connection_->observe(nullptr);
-  connection_ = nullptr;
-  pool_.reset();
-  worker_.reset();
-  slot_ = kNoSlot;
-  view_ = {};
-  model_token_at_ = model_token_size_ = 0;
-  usage_ = {};
-  ttft_ = Duration(0);
-  bytes_out_ = 0;
-  pieces_ = attempts_ = 0;
-  pinned_worker_ = 0;
-  status_ = 0;
-  event_stream_ = stores_resource_ = false;
-  std::ranges::fill(last_bytes_, '\0');
-  body_.clear();
-  if (body_.capacity() > kBufferKept) body_.release();
-  if (request_.capacity() > kBufferKept) request_.release();
-  gateway_.recycle(this);
+  if (!pool_) return;
+  if (end == End::completed && status_ < 400) pool_->duration().observe(to_seconds(took));
+  if (usage_.prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage_.prompt_tokens);
+  MemberMetrics* metrics = current_->slot() == kNoSlot ? nullptr : pool_->metrics(current_->slot());
+  if (metrics == nullptr) return;
+  metrics->count_answer(status_);
+  metrics->prompt_tokens.add(usage_.prompt_tokens);
+  metrics->output_tokens.add(usage_.output_tokens);
+  metrics->cached_tokens.add(usage_.cached_tokens);
 }
 
 /// One JSON line. Prompts and answers never appear in it, nor credentials.
@@ -522,9 +447,10 @@ void Exchange::write_access_line(End end, Duration took) {
       R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},)"
       R"("end":"{}","attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},)"
       R"("bytes_out":{},"prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
-      gateway_.wall_time_s(), json_quote(id_), peer_, method_, json_quote(path_of(target_)),
-      json_quote(model_), pool_ && worker_ ? json_quote(pool_->worker_name(slot_)) : "null", status_,
-      kEnds[static_cast<std::size_t>(end)], attempts_, event_stream_, to_milliseconds(ttft_),
+      gateway_.wall_time_s(), json_quote(id_), peer_, request_.method(), json_quote(request_.path()),
+      json_quote(request_.model()),
+      attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
+      kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(current_->ttft()),
       to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens, usage_.cached_tokens,
       usage_.output_tokens != 0 ? usage_.output_tokens : pieces_);
   gateway_.access_log_->append({line.data(), line.size()});

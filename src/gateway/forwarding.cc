@@ -62,6 +62,29 @@ std::string_view connection_options(const HttpHead& head, std::string& joined) {
   return options;
 }
 
+bool is_client_retry(const HttpHead& head) {
+  const auto count = head.find("x-stainless-retry-count");
+  return count && !count->empty() && *count != "0";
+}
+
+bool redirects_elsewhere(const HttpHead& head, const WorkerConfig& worker) {
+  if (head.status < 300 || head.status > 399) return false;
+  std::string_view to = head.find("location").value_or("");
+  const std::size_t scheme_end = to.find("://");
+  const bool scheme = scheme_end < to.find_first_of("/?#\\");
+  const bool network_path =
+      to.size() > 1 && to.find_first_not_of("/\\") > 1;  // browsers read a backslash as a slash
+  if (!scheme && !network_path) return false;
+  to.remove_prefix(scheme ? scheme_end + 3 : std::min<std::size_t>(to.size(), 2));
+  const std::string_view authority = to.substr(0, to.find_first_of("/?#\\"));
+  const Endpoint& endpoint = worker.endpoint;
+  const bool v6 = endpoint.host.find(':') != std::string::npos;
+  const std::string host = v6 ? "[" + endpoint.host + "]" : endpoint.host;
+  const bool default_port = endpoint.port == (worker.tls ? 443 : 80);
+  return !equals_ignoring_case(authority, fmt::format("{}:{}", host, endpoint.port)) &&
+         !(default_port && equals_ignoring_case(authority, host));
+}
+
 bool is_nominated(std::string_view connection, std::string_view name) {
   if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
   while (!connection.empty()) {

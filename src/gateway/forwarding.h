@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "config/config.h"
 #include "live/http1.h"
 
 namespace heng {
@@ -25,6 +26,12 @@ bool has_dot_segments(std::string_view path);
 
 /// The options of all Connection fields: a view of the one, or of `joined` if there are several.
 std::string_view connection_options(const HttpHead& head, std::string& joined);
+
+/// The official clients say how often they have repeated a request.
+bool is_client_retry(const HttpHead& head);
+
+/// A redirect to anywhere but the worker itself, which would lead the client past the gateway.
+bool redirects_elsewhere(const HttpHead& head, const WorkerConfig& worker);
 
 /// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
 /// body.

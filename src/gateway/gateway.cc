@@ -50,8 +50,10 @@ Gateway::Gateway(Loop& loop, Config config)
       rng_(Rng(seed_).split("gateway")),
       resolver_(loop),
       retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
+      hedge_budget_(config_.retry.hedge_ratio, 0),
       server_(loop, *this, {config_.timeouts, config_.limits}),
-      tick_timer_(loop, [this] { tick(); }) {
+      tick_timer_(loop, [this] { tick(); }),
+      hedge_timer_(loop, [this] { hedge_due(); }) {
   keep_freed_memory();
 }
 
@@ -91,6 +93,7 @@ Result<void> Gateway::reload(Config config) {
   }
   config_ = std::move(config);
   retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
+  hedge_budget_ = RetryBudget(config_.retry.hedge_ratio, 0);
   server_.set_options({config_.timeouts, config_.limits});
   build_pools();
   tick();
@@ -177,6 +180,7 @@ void Gateway::tick() {
   for (const auto& [key, worker] : workers_) worker->tick(now);
   if (discovered_version() != discovered_version_) build_pools();
   for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
+  leave_stopped_workers();
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
   std::erase_if(retired_pools_, [](const auto& pool) { return pool.use_count() == 1; });
   std::erase_if(retired_workers_, [](const auto& worker) { return worker.use_count() == 1; });
@@ -275,6 +279,33 @@ std::string Gateway::new_request_id() {
 }
 
 void Gateway::recycle(Exchange* exchange) { free_exchanges_.push_back(exchange); }
+
+void Gateway::hedge_later(Exchange& exchange) {
+  const Duration after = config_.retry.hedge_after;
+  if (after == Duration(0)) return;
+  hedge_budget_.on_request(loop_.now());
+  if (hedges_.empty()) hedge_timer_.once(after);
+  hedges_.push_back({loop_.now() + after, &exchange, exchange.request_id()});
+}
+
+void Gateway::hedge_due() {
+  const Instant now = loop_.now();
+  while (!hedges_.empty() && hedges_.front().due <= now) {
+    const HedgeEntry entry = hedges_.front();
+    hedges_.pop_front();
+    if (entry.exchange->request_id() == entry.request_id) entry.exchange->hedge();
+  }
+  if (!hedges_.empty()) hedge_timer_.once(hedges_.front().due - now);
+}
+
+/// Requests that wait for a first byte from a worker that has just stopped answering need not wait for their
+/// own time-out.
+void Gateway::leave_stopped_workers() {
+  for (const auto& [key, worker] : workers_) {
+    if (!worker->take_stopped() || worker->in_flight == 0) continue;
+    for (const auto& exchange : exchanges_) exchange->leave_worker(*worker);
+  }
+}
 
 std::string Gateway::metrics_page() {
   const auto total = [&](std::string_view end, std::uint64_t value) {

@@ -1,6 +1,7 @@
 // The OpenAI-compatible gateway: configuration, pools, workers and requests on one loop.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -81,6 +82,9 @@ class Gateway final : public RequestHandler {
   std::shared_ptr<ModelPool> find_pool(std::string_view model) const;
   std::string new_request_id();
   void recycle(Exchange* exchange);
+  void hedge_later(Exchange& exchange);
+  void hedge_due();
+  void leave_stopped_workers();
 
   Loop& loop_;
   Config config_;
@@ -92,6 +96,7 @@ class Gateway final : public RequestHandler {
   Resolver resolver_;
   RequestInspector inspector_;
   RetryBudget retry_budget_;
+  RetryBudget hedge_budget_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
   std::map<std::string, std::shared_ptr<ModelPool>> pools_;
@@ -107,6 +112,13 @@ class Gateway final : public RequestHandler {
   bool draining_ = false;
   HttpServer server_;
   Timer tick_timer_;
+  struct HedgeEntry {
+    Instant due;
+    Exchange* exchange;
+    std::uint64_t request_id;
+  };
+  std::deque<HedgeEntry> hedges_;  // soonest first: all wait equally long
+  Timer hedge_timer_;              // for the front of hedges_
 };
 
 }  // namespace heng

@@ -58,7 +58,9 @@ ModelPool::ModelPool(std::string model, const PoolConfig& config, std::uint64_t 
                                    "Time from the whole request to the end of its answer", duration_buckets(),
                                    {{"model", model_}})),
       retries_(
-          registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})) {}
+          registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})),
+      hedges_(registry.counter("heng_hedges_total", "Second attempts beside a first that was slow to answer",
+                               {{"model", model_}})) {}
 
 void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
   config_ = config;

@@ -77,6 +77,7 @@ class ModelPool {
   const std::deque<WeightSample>& history() const { return history_; }
   Histogram& duration() { return duration_; }
   Counter& retries() { return retries_; }
+  Counter& hedges() { return hedges_; }
 
  private:
   struct Member {
@@ -97,6 +98,7 @@ class ModelPool {
   std::deque<WeightSample> history_;
   Histogram& duration_;
   Counter& retries_;
+  Counter& hedges_;
   double tokens_per_byte_ = 0.25;  // about four bytes of English a token, until usage says better
 };
 

@@ -117,6 +117,12 @@ std::string Worker::key_of(const WorkerConfig& config, const HealthConfig& healt
                      health.passive_faults, health.probe_back.count(), health.slow_start.count());
 }
 
+bool Worker::take_stopped() {
+  if (health_.state() != HealthState::ejected || health_.since() == left_since_) return false;
+  left_since_ = health_.since();
+  return health_.last_fault() == Outcome::timeout || health_.last_fault() == Outcome::refused;
+}
+
 ExchangeTimeouts Worker::query_timeouts() const {
   return {.connect = health_config_.timeout,
           .first_byte = health_config_.timeout,

@@ -46,6 +46,9 @@ class Worker {
   /// Bumped with every change of models().
   std::uint32_t models_version() const { return models_version_; }
 
+  /// True once after each ejection for not answering (not for bad answers): what waits there waits in vain.
+  bool take_stopped();
+
   std::uint32_t in_flight = 0;  // over all pools
 
  private:
@@ -66,6 +69,7 @@ class Worker {
   Duration discovery_every_{0};
   Instant next_discovery_{};
   std::vector<std::string> models_;
+  Instant left_since_{};  // the ejection that take_stopped() has told
   bool models_known_ = false;
   std::uint32_t models_version_ = 0;
 };

@@ -1,0 +1,55 @@
+// Where an error event may be put into a stream, whatever way it was cut into pieces.
+#include "flow/event_boundary.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <string>
+
+namespace heng {
+namespace {
+
+bool between_events_after(std::string_view text) {
+  EventBoundary boundary;
+  boundary.take(text);
+  return boundary.between_events();
+}
+
+TEST(EventBoundary, IsAtTheStartAndAfterBlankLines) {
+  for (const std::string_view text :
+       {"", "\n", "\r\n", "data: a\n\n", "data: a\r\n\r\n", "data: a\r\r", "data: a\r\n\n", "data: a\n\r\n"})
+    EXPECT_TRUE(between_events_after(text)) << text;
+  for (const std::string_view text : {"d", "da", "data: a", "data: a\n", "data: a\r\n", "data: a\r",
+                                      "data: a\n\nd", "data: a\n\ndata: b\n"})
+    EXPECT_FALSE(between_events_after(text)) << text;
+}
+
+/// Line by line, as the standard says it.
+bool between_events_by_lines(const std::string& text) {
+  bool blank = true;
+  std::string line;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '\r' && text[at] != '\n') {
+      line += text[at];
+      continue;
+    }
+    if (text[at] == '\r' && at + 1 < text.size() && text[at + 1] == '\n') ++at;
+    blank = line.empty();
+    line.clear();
+  }
+  return blank && line.empty();
+}
+
+RC_GTEST_PROP(EventBoundaryProperty, AgreesWithAReaderOfLinesHoweverThePiecesAreCut, ()) {
+  EventBoundary boundary;
+  std::string whole;
+  for (const auto& piece : *rc::gen::container<std::vector<std::string>>(
+           rc::gen::container<std::string>(rc::gen::element('\r', '\n', 'a')))) {
+    whole += piece;
+    boundary.take(piece);
+    RC_ASSERT(boundary.between_events() == between_events_by_lines(whole));
+  }
+}
+
+}  // namespace
+}  // namespace heng

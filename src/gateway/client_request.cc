@@ -1,0 +1,123 @@
+// Reads a request, and writes it as each worker wants it.
+#include "gateway/client_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "gateway/forwarding.h"
+
+namespace heng {
+
+namespace {
+
+constexpr std::size_t kModelNameMax = 256;  // it goes into messages and logs
+
+}  // namespace
+
+bool ClientRequest::is_inference() const {
+  if (method_ != "POST") return false;
+  const std::string_view path = this->path();
+  return path == "/v1/chat/completions" || path == "/v1/completions" || path == "/v1/embeddings" ||
+         path == "/v1/responses";
+}
+
+bool ClientRequest::stores_resource() const {
+  return method_ == "POST" && (!is_inference() || path() == "/v1/responses");
+}
+
+std::optional<ApiError> ClientRequest::read(const ServerConnection& connection, const Config& config,
+                                            RequestInspector& inspector) {
+  const HttpHead& head = connection.head();
+  const std::string_view body = connection.body();
+  facts_ = {};
+  model_.clear();
+  method_ = head.method;
+  target_ = head.target;
+  if (has_dot_segments(path())) return ApiError{400, "the path must not have '.' or '..' segments", {}, {}};
+  if (const auto coding = head.find("content-encoding");
+      coding && !equals_ignoring_case(*coding, "identity")) {
+    return ApiError{415, "compressed request bodies are not accepted", {}, {}};
+  }
+  const std::string_view type = head.find("content-type").value_or("");
+  const bool json_path = is_inference();
+  if (starts_ignoring_case(type, "multipart/form-data") && !json_path) {
+    facts_.model = facts_.model_token = multipart_model(type, body);
+  } else {
+    const bool json_type =
+        type.empty() || type.find("json") != type.npos ||
+        starts_ignoring_case(type, "application/x-www-form-urlencoded");  // plain `curl -d`
+    if (json_path && !json_type) return ApiError{415, "the request body must be application/json", {}, {}};
+    if (json_path || (json_type && body.starts_with('{'))) {
+      if (auto error = inspector.inspect_json(body, config.limits.json_depth, facts_)) return error;
+    }
+  }
+  if (facts_.model.size() > kModelNameMax)
+    return ApiError{400, "the model's name is too long", "model", "invalid_value"};
+  model_ = facts_.model;
+  return std::nullopt;
+}
+
+void ClientRequest::keep(ServerConnection& connection, std::string_view id, bool with_credentials) {
+  const HttpHead& head = connection.head();
+  std::string joined;
+  const std::string_view nominated = connection_options(head, joined);
+  for (const HeaderField& field : head.fields) {
+    if (is_hop_by_hop(field.name) || is_replaced(field.name) || is_nominated(nominated, field.name)) continue;
+    if (is_credential(field.name) && !with_credentials) continue;
+    std::string& fields = is_credential(field.name) ? credentials_ : fields_;
+    fields.append(field.name).append(": ").append(field.value).append("\r\n");
+  }
+  fields_.append("x-request-id: ").append(id);
+  fields_.append("\r\nx-forwarded-for: ").append(connection.peer()).append("\r\n");
+  const std::string_view body = connection.body();
+  if (!facts_.model_token.empty()) {
+    model_token_at_ = static_cast<std::size_t>(facts_.model_token.data() - body.data());
+    model_token_size_ = facts_.model_token.size();
+  }
+  if (std::optional<Buffer> whole = connection.take_body()) {
+    body_ = std::move(*whole);
+  } else {
+    body_.append(body);
+  }
+}
+
+RequestBytes ClientRequest::bytes_for(const Worker& worker, std::string_view model, Buffer& buffer) const {
+  const WorkerConfig& config = worker.config();
+  const bool rename = model_token_size_ != 0 && model != model_;
+  const bool quoted = rename && body_.view()[model_token_at_] == '"';
+  const std::string token = !rename ? std::string() : quoted ? json_quote(model) : std::string(model);
+  const std::size_t body_bytes = body_.size() - (rename ? model_token_size_ - token.size() : 0);
+  buffer.clear();
+  for (const std::string_view part :
+       {std::string_view(method_), std::string_view(" "), std::string_view(config.base_path),
+        std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
+        std::string_view(worker.address_fields()), std::string_view(fields_),
+        config.api_key.empty() ? std::string_view(credentials_) : std::string_view()}) {
+    buffer.append(part);
+  }
+  if (body_bytes != 0 || method_ == "POST" || method_ == "PUT" || method_ == "PATCH") {
+    const auto length = fmt::format_to_n(buffer.room(48), 48, "Content-Length: {}\r\n", body_bytes);
+    buffer.grow(length.size);
+  }
+  buffer.append("\r\n");
+  RequestBytes bytes{{}, body_.view(), method_ == "HEAD"};
+  if (rename) {
+    buffer.append(body_.view().substr(0, model_token_at_));
+    buffer.append(token);
+    buffer.append(body_.view().substr(model_token_at_ + model_token_size_));
+    bytes.body = {};
+  }
+  bytes.head = buffer.view();
+  return bytes;
+}
+
+void ClientRequest::release() {
+  fields_.clear();
+  credentials_.clear();
+  body_.clear();
+  if (body_.capacity() > kBufferKept) body_.release();
+  model_token_at_ = model_token_size_ = 0;
+}
+
+}  // namespace heng
