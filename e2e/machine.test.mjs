@@ -1,9 +1,19 @@
-// What the machine does to the gateway: it is stopped and goes on, it runs short of descriptors and memory, its disk
-// is full.
+// What the machine does to the gateway: it is stopped and goes on, it runs short of descriptors and memory,
+// its disk is full.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 
-import { chat, gate, postBytes, requestBytes, sleep, startGateway, startUpstream, until, Wire } from './harness.mjs';
+import {
+  chat,
+  gate,
+  postBytes,
+  requestBytes,
+  sleep,
+  startGateway,
+  startUpstream,
+  until,
+  Wire,
+} from './harness.mjs';
 
 /// The value of one metric, all labels added up.
 const metric = async (gateway, name) =>

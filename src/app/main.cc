@@ -85,6 +85,7 @@ int unknown_command(const CLI::App& app, std::string_view name) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a log at its size limit is an error to report, not to die of
   spdlog::set_default_logger(spdlog::stderr_logger_st("heng"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
 

@@ -324,7 +324,8 @@ std::string Gateway::metrics_page() {
       .set(static_cast<double>(server_.connections()));
   metrics_.gauge("heng_uptime_seconds", "Time since start", {}).set(uptime_s());
   metrics_
-      .counter("heng_access_log_dropped_total", "Access log lines dropped since the disk was too slow", {})
+      .counter("heng_access_log_dropped_total", "Access log lines lost to a disk too slow, full or broken",
+               {})
       .value = access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
   for (const auto& [model, pool] : pools_) pool->expose_gauges();
   return metrics_.expose();

@@ -3,10 +3,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstring>
 
@@ -16,9 +20,16 @@ namespace {
 
 constexpr std::size_t kHandOverBytes = 64 << 10;
 constexpr std::size_t kWaitingMax = 16 << 20;
+constexpr Duration kComplainEvery = 10s;
+constexpr int kLastWordsMs = 1000;  // at the end, for a pipe that nobody reads
+
+bool is_regular_file(int fd) {
+  struct stat about{};
+  return ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+}
 
 int open_for_append(const std::string& path) {
-  return path == "-" ? ::dup(STDOUT_FILENO)
+  return path == "-" ? ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0)
                      : ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 }
 
@@ -31,7 +42,17 @@ Result<std::unique_ptr<LineWriter>> LineWriter::open(Loop& loop, const std::stri
 }
 
 LineWriter::LineWriter(Loop& loop, std::string path, int fd)
-    : path_(std::move(path)), timer_(loop, [this] { hand_over(); }), fd_(fd) {
+    : path_(std::move(path)),
+      timer_(loop,
+             [this, &loop] {
+               hand_over();
+               if (error_ != 0 && loop.now() >= quiet_until_) {
+                 quiet_until_ = loop.now() + kComplainEvery;
+                 complain();
+               }
+             }),
+      fd_(fd),
+      is_file_(is_regular_file(fd)) {
   // Signals belong to the loop's thread.
   sigset_t all;
   sigset_t before;
@@ -83,6 +104,52 @@ void LineWriter::hand_over() {
   wake_.notify_one();
 }
 
+void LineWriter::complain() {
+  spdlog::error(
+      "access log '{}': {}; {} line(s) lost so far, serving goes on (heng_access_log_dropped_total)", path_,
+      std::strerror(error_.exchange(0)), refused_.load());
+}
+
+/// False when nobody has read a full pipe for a second after the end was asked for.
+bool LineWriter::wait_for_room() {
+  pollfd room{.fd = fd_, .events = POLLOUT, .revents = 0};
+  for (int waited_ms = 0; waited_ms < kLastWordsMs;) {
+    if (::poll(&room, 1, 100) != 0) return true;  // errors are told by the write
+    const std::lock_guard lock(mutex_);
+    if (stopping_) waited_ms += 100;
+  }
+  errno = EAGAIN;
+  return false;
+}
+
+ssize_t LineWriter::put(std::string_view bytes) {
+  ssize_t written = -1;
+  do {
+    written = wait_for_room() ? ::write(fd_, bytes.data(), bytes.size()) : -1;
+  } while (written < 0 && errno == EINTR);
+  return written;
+}
+
+void LineWriter::write_all(std::string_view lines) {
+  const auto lose = [&] {
+    error_ = errno;
+    refused_ += static_cast<std::uint64_t>(std::ranges::count(lines, '\n'));
+  };
+  if (torn_ && put("\n") < 0) return lose();
+  while (!lines.empty()) {
+    std::string_view piece = lines;
+    if (piece.size() > PIPE_BUF && !is_file_) {
+      // A pipe with room takes so much at once; with more we might wait where nobody can call us back.
+      piece = piece.substr(0, PIPE_BUF);
+      if (const std::size_t end = piece.rfind('\n'); end != piece.npos) piece = piece.substr(0, end + 1);
+    }
+    const ssize_t written = put(piece);
+    if (written < 0) return lose();
+    torn_ = piece[static_cast<std::size_t>(written) - 1] != '\n';
+    lines.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
 void LineWriter::write_loop() {
   std::string lines;
   std::unique_lock lock(mutex_);
@@ -92,20 +159,14 @@ void LineWriter::write_loop() {
     const bool last = stopping_;
     const bool reopen = std::exchange(reopen_, false);
     lock.unlock();
-    for (std::size_t done = 0; done < lines.size();) {
-      const ssize_t put = ::write(fd_, lines.data() + done, lines.size() - done);
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) {
-        spdlog::error("access log '{}': {}; {} bytes lost", path_, std::strerror(errno), lines.size() - done);
-        break;
-      }
-      done += static_cast<std::size_t>(put);
-    }
+    write_all(lines);
     lines.clear();
     if (reopen) {
       if (const int fd = open_for_append(path_); fd >= 0) {
         ::close(fd_);
         fd_ = fd;
+        is_file_ = is_regular_file(fd);
+        torn_ = false;
       }
     }
     lock.lock();

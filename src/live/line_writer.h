@@ -1,6 +1,7 @@
 // Appends lines to a file from a thread of its own, so that a slow disk never holds up the loop.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -14,7 +15,8 @@
 namespace heng {
 
 /// Lines are gathered in memory and handed over every 100 ms or 64 KiB. When the disk cannot keep up and 16
-/// MiB wait, lines are dropped and counted rather than memory filled.
+/// MiB wait, or when it refuses them (full, broken, pipe closed), lines are dropped and counted; writing goes
+/// on as soon as it can.
 class LineWriter {
  public:
   /// "-" is standard output. Opens for appending.
@@ -27,23 +29,32 @@ class LineWriter {
   void append(std::string_view line);
   /// Opens the file anew (after it was rotated away).
   void reopen();
-  std::uint64_t dropped() const { return dropped_; }
+  std::uint64_t dropped() const { return dropped_ + refused_; }
 
  private:
   LineWriter(Loop& loop, std::string path, int fd);
   void hand_over();
+  void complain();
   void write_loop();
+  void write_all(std::string_view lines);
+  ssize_t put(std::string_view bytes);
+  bool wait_for_room();
 
   std::string path_;
-  std::string gathered_;       // the loop's
-  std::uint64_t dropped_ = 0;  // the loop's
+  std::string gathered_;  // the loop's, like the next two
+  std::uint64_t dropped_ = 0;
+  Instant quiet_until_{};  // no more complaints before
   Timer timer_;
+  std::atomic<std::uint64_t> refused_ = 0;  // lines that the disk did not take
+  std::atomic<int> error_ = 0;              // why, since the last complaint
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::string waiting_;  // under the mutex, like all below
-  int fd_;
+  std::string waiting_;  // under the mutex, like the next two
   bool reopen_ = false;
   bool stopping_ = false;
+  int fd_;  // the thread's, like the next two
+  bool is_file_;
+  bool torn_ = false;  // the file ends inside a line
   std::thread thread_;
 };
 

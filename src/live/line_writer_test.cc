@@ -1,9 +1,13 @@
 // Lines reach the file in order, across threads and rotations.
 #include "live/line_writer.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -65,6 +69,51 @@ TEST_F(Lines, GoToTheNewFileAfterARotation) {
   (*writer)->append("new");
   EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "new\n"; }));
   EXPECT_EQ(text_of(path("log.1")), "old\n");
+}
+
+TEST_F(Lines, AreCountedWhenTheDiskIsFull) {
+  auto writer = LineWriter::open(loop_.loop(), "/dev/full");
+  ASSERT_TRUE(writer.has_value());
+  (*writer)->append("one");
+  (*writer)->append("two");
+  EXPECT_TRUE(loop_.until([&] { return (*writer)->dropped() == 2; }));
+  (*writer)->append("three");
+  EXPECT_TRUE(loop_.until([&] { return (*writer)->dropped() == 3; }));
+}
+
+TEST_F(Lines, GoOnWholeWhenTheDiskHasRoomAgain) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit full = before;
+  full.rlim_cur = 10;
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  ASSERT_TRUE(writer.has_value());
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  for (const char* line : {"fits", "fits not", "nor this"}) (*writer)->append(line);
+  EXPECT_TRUE(loop_.until([&] { return (*writer)->dropped() == 2; }));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, ignored);
+  EXPECT_EQ(text_of(path("log")), "fits\nfits ");
+  (*writer)->append("after");
+  EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "fits\nfits \nafter\n"; }));
+  EXPECT_EQ((*writer)->dropped(), 2u);
+}
+
+TEST_F(Lines, PipeThatNobodyReadsDoesNotHoldUpTheEnd) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  auto writer = LineWriter::open(loop_.loop(), "/proc/self/fd/" + std::to_string(ends[1]));
+  ASSERT_TRUE(writer.has_value());
+  const std::string line(1000, 'x');
+  for (int i = 0; i < 200; ++i) (*writer)->append(line);  // more than a pipe holds
+  writer->reset();
+  ::close(ends[1]);
+  std::string got(1 << 20, '\0');
+  const ssize_t bytes = ::read(ends[0], got.data(), got.size());
+  EXPECT_GT(bytes, 0);
+  EXPECT_EQ(bytes % 1001, 0) << "lines are whole";
+  ::close(ends[0]);
 }
 
 TEST_F(Lines, FileThatCannotBeWrittenIsNamed) {
