@@ -88,7 +88,7 @@ struct RetryConfig {
   bool enabled = true;              // one more attempt on another worker, before the first byte only
   double budget_ratio = 0.1;        // retries per request over the last 10 s ...
   std::uint32_t budget_floor = 10;  // ... but at least so many
-  Duration hedge_after{0};          // a second attempt beside the first when the first byte is late; 0 = never
+  Duration hedge_after{0};          // a second attempt beside the first if the first byte is late; 0 = never
   double hedge_ratio = 0.05;        // such attempts per request over the last 10 s
 };
 

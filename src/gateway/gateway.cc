@@ -30,6 +30,11 @@ void keep_freed_memory() {
   ::mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
+/// One is always allowed, unless hedging is off.
+RetryBudget hedge_budget(const RetryConfig& retry) {
+  return {retry.hedge_ratio, retry.hedge_ratio > 0 ? 1u : 0u};
+}
+
 bool same_policy(const PoolConfig& a, const PoolConfig& b) {
   return a.policy == b.policy && a.policy_options == b.policy_options;
 }
@@ -50,7 +55,7 @@ Gateway::Gateway(Loop& loop, Config config)
       rng_(Rng(seed_).split("gateway")),
       resolver_(loop),
       retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
-      hedge_budget_(config_.retry.hedge_ratio, 0),
+      hedge_budget_(hedge_budget(config_.retry)),
       server_(loop, *this, {config_.timeouts, config_.limits}),
       tick_timer_(loop, [this] { tick(); }),
       hedge_timer_(loop, [this] { hedge_due(); }) {
@@ -93,7 +98,7 @@ Result<void> Gateway::reload(Config config) {
   }
   config_ = std::move(config);
   retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
-  hedge_budget_ = RetryBudget(config_.retry.hedge_ratio, 0);
+  hedge_budget_ = hedge_budget(config_.retry);
   server_.set_options({config_.timeouts, config_.limits});
   build_pools();
   tick();
