@@ -4,9 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <iterator>
 
 #include "config/issues.h"
@@ -23,25 +20,21 @@ ConfigLoad parse_config(std::string_view yaml, const std::string& directory,
 }
 
 ConfigLoad load_config(const std::string& path, const ConfigOverrides& overrides) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kConfigBytesMax + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (file.fail() && !file.eof())) {
-    return {{}, {{0, 0, fmt::format("cannot read the file: {}", std::strerror(errno))}}};
-  }
-  text.resize(static_cast<std::size_t>(file.gcount()));
+  const auto text = read_yaml_file(path);
+  if (!text) return {{}, {{0, 0, text.error().message}}};
   const std::size_t slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  return ConfigReader(directory, is_world_readable(path)).read(text, overrides);
+  return ConfigReader(directory, is_open_to_all(path)).read(*text, overrides);
 }
 
 std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues) {
   std::string out;
   for (const ConfigIssue& issue : issues) {
+    const std::string& file = issue.file.empty() ? path : issue.file;
     if (issue.line == 0) {
-      fmt::format_to(std::back_inserter(out), "{}: {}\n", path, issue.message);
+      fmt::format_to(std::back_inserter(out), "{}: {}\n", file, issue.message);
     } else {
-      fmt::format_to(std::back_inserter(out), "{}:{}:{}: {}\n", path, issue.line, issue.column,
+      fmt::format_to(std::back_inserter(out), "{}:{}:{}: {}\n", file, issue.line, issue.column,
                      issue.message);
     }
   }
@@ -82,6 +75,8 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view t
   return set;
 }
 
+namespace {
+
 Result<void> check_admin_token(const Config& config) {
   if (!config.admin || is_loopback(config.admin->host) || !config.admin_token.empty()) return {};
   return fail(
@@ -98,9 +93,39 @@ Result<void> check_addresses(const Config& config) {
                                               format_endpoint(config.listen)));
 }
 
+Result<void> check_exposure(const Config& config) {
+  if (config.insecure_bind || is_loopback(config.listen.host)) return {};
+  return fail(
+      ErrorCode::refused,
+      fmt::format("`listen` on {} can be reached by other machines, in the clear{}; use 127.0.0.1:{}, "
+                  "or, on a network where nobody listens in, `insecure_bind: true`",
+                  format_endpoint(config.listen),
+                  config.keys_file.empty() ? " and without a key (see `keys_file`)" : "",
+                  config.listen.port));
+}
+
+Result<void> check_credentials(const Config& config) {
+  if (config.keys_file.empty() || !config.forward_authorization) return {};
+  return fail(
+      ErrorCode::invalid,
+      "`forward_authorization` would hand the keys of `keys_file` to the workers; remove one, and give "
+      "workers an `api_key_file` of their own");
+}
+
+constexpr CrossCheck kCrossChecks[] = {{"admin", check_admin_token},
+                                       {"listen", check_addresses},
+                                       {"listen", check_exposure},
+                                       {"forward_authorization", check_credentials}};
+
+}  // namespace
+
+std::span<const CrossCheck> cross_checks() { return kCrossChecks; }
+
 Result<void> check_config(const Config& config) {
-  auto closed = check_admin_token(config);
-  return closed ? check_addresses(config) : closed;
+  for (const CrossCheck& check : kCrossChecks) {
+    if (auto holds = check.holds(config); !holds) return holds;
+  }
+  return {};
 }
 
 }  // namespace heng

@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "model/api_key.h"
 #include "policy/route/registry.h"
 
 namespace heng {
@@ -70,6 +71,7 @@ struct LimitConfig {
   std::uint32_t stream_buffer_bytes = 64
                                       << 10;  // waiting for a slow reader before the worker is no longer read
   std::uint32_t worker_head_bytes = 64 << 10;
+  std::uint32_t failed_logins_per_minute = 30;  // of one source address
 };
 
 struct HealthConfig {
@@ -97,6 +99,9 @@ struct Config {
   std::optional<Endpoint> admin = Endpoint{"127.0.0.1", 8081};
   std::string admin_token;             // from admin_token_file; "" = none
   std::string default_model;           // for requests that name no model and no known resource; "" = none
+  std::string keys_file;               // "" = the API is open
+  std::vector<ApiKey> keys;            // from keys_file
+  bool insecure_bind = false;          // other machines may come in without TLS or keys
   bool worker_header = true;           // answer with x-heng-worker
   bool forward_authorization = false;  // pass the client's Authorization on to workers
   std::string access_log;              // file, "-" = stdout, "" = off
@@ -113,6 +118,7 @@ struct ConfigIssue {
   int line = 0;    // from 1; 0 = the whole file
   int column = 0;  // from 1
   std::string message;
+  std::string file = {};  // "" = the configuration itself
 };
 
 struct ConfigLoad {

@@ -553,6 +553,28 @@ TEST(Options, CheckConfigFindsWhatKeysDoTogether) {
   EXPECT_FALSE(check_config(config));
 }
 
+TEST(Options, AnAddressOthersCanReachIsRefusedUnlessAskedFor) {
+  Config config;
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "example.org"}) {
+    config.listen = Endpoint{host, 1};
+    const auto refused = check_config(config);
+    ASSERT_FALSE(refused) << host;
+    EXPECT_THAT(refused.error().message, AllOf(HasSubstr("can be reached by other machines"),
+                                               HasSubstr("`keys_file`"), HasSubstr("`insecure_bind: true`")));
+    config.insecure_bind = true;
+    EXPECT_TRUE(check_config(config)) << host;
+    config.insecure_bind = false;
+  }
+  EXPECT_THAT(issues_of("listen: 0.0.0.0:8080\n" + kTail),
+              HasSubstr("f:1:9: `listen` on 0.0.0.0:8080 can be"));
+  EXPECT_EQ(issues_of("listen: 0.0.0.0:8080\ninsecure_bind: true\n" + kTail), "");
+}
+
+TEST(Options, ClientsKeysAreNotHandedToWorkers) {
+  EXPECT_THAT(issues_of("keys_file: k\nforward_authorization: true\n" + kTail),
+              HasSubstr("f:2:24: `forward_authorization` would hand the keys of `keys_file` to the workers"));
+}
+
 std::string content_of(const std::string& path) {
   std::stringstream text;
   text << std::ifstream(path).rdbuf();

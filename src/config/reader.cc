@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "config/keys.h"
 #include "config/secret.h"
 #include "config/values.h"
 
@@ -26,11 +27,19 @@ ConfigLoad ConfigReader::read(std::string_view yaml, const ConfigOverrides& over
   for (const ConfigOverride& one : overrides) {
     const auto set = set_option(config_, one.key, one.value);
     if (!set) issues_.add(0, 0, fmt::format("{}: {}", one.origin, set.error().message));
-    if (one.key == "admin") admin_ = {};
-    if (one.key == "listen") listen_ = {};
+    root_places_[one.key] = {};
   }
   if (root.kind != Kind::broken) check_between_keys();
-  return {std::move(config_), issues_.take()};
+  std::vector<ConfigIssue> issues = issues_.take();
+  if (!config_.keys_file.empty() && !directory_.empty()) {
+    KeyLoad load = load_keys(config_.keys_file);
+    config_.keys = std::move(load.keys);
+    for (ConfigIssue& issue : load.issues) {
+      issue.file = config_.keys_file;
+      issues.push_back(std::move(issue));
+    }
+  }
+  return {std::move(config_), std::move(issues)};
 }
 
 void ConfigReader::read_root(const YamlNode& root) {
@@ -56,19 +65,23 @@ void ConfigReader::read_root(const YamlNode& root) {
   const YamlNode* pools = find(root, "pools");
   if (!pools_seen && pools == nullptr)
     report(root, "`pools` is missing; add a pool with a model and its workers");
-  names_token_file_ = find(root, "admin_token_file") != nullptr;
-  const YamlNode& admin = place_of(root, "admin");
-  const YamlNode& listen = place_of(root, "listen");
-  admin_ = {admin.line, admin.column};
-  listen_ = {listen.line, listen.column};
+  for (const Field& field : root_fields()) {
+    const YamlNode* value = find(root, field.key);
+    if (value != nullptr) root_places_[std::string(field.key)] = {value->line, value->column};
+  }
+  root_places_.try_emplace("", Place{root.line, root.column});
 }
 
 void ConfigReader::check_between_keys() {
-  // A token file that could not be read is a mistake of its own.
-  const auto closed = names_token_file_ ? Result<void>() : check_admin_token(config_);
-  if (!closed) issues_.add(admin_.line, admin_.column, closed.error().message);
-  const auto apart = check_addresses(config_);
-  if (!apart) issues_.add(listen_.line, listen_.column, apart.error().message);
+  for (const CrossCheck& check : cross_checks()) {
+    // A token file that could not be read is a mistake of its own.
+    if (check.key == "admin" && root_places_.contains("admin_token_file")) continue;
+    const auto holds = check.holds(config_);
+    if (holds) continue;
+    const auto named = root_places_.find(std::string(check.key));
+    const Place place = named == root_places_.end() ? root_places_[""] : named->second;
+    issues_.add(place.line, place.column, holds.error().message);
+  }
 }
 
 void ConfigReader::read_pools(const YamlNode& value) {

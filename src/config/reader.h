@@ -1,6 +1,7 @@
 // Turns the YAML tree into the typed configuration and reports everything that does not fit.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -15,10 +16,12 @@ namespace heng {
 /// The policy of a pool that names none.
 const RoutePolicyEntry& default_route_policy();
 
-/// Refuses an admin API that other machines can reach without a token.
-Result<void> check_admin_token(const Config& config);
-/// Refuses one address for two APIs.
-Result<void> check_addresses(const Config& config);
+/// What must hold between keys; reported at one of them.
+struct CrossCheck {
+  std::string_view key;
+  Result<void> (*holds)(const Config&);
+};
+std::span<const CrossCheck> cross_checks();
 
 /// Reads one file; used once.
 class ConfigReader : private TableReader {
@@ -52,9 +55,7 @@ class ConfigReader : private TableReader {
 
   bool inline_keys_open_;
   Config config_;
-  bool names_token_file_ = false;
-  Place admin_;
-  Place listen_;
+  std::unordered_map<std::string, Place> root_places_;
   std::unordered_map<std::string, int> model_lines_;  // model or alias -> line
 };
 

@@ -29,6 +29,9 @@ std::string describe(const Field& field) {
   if (field.key == "policy") return "name or map";
   if (field.key == "hash_on") return "text";
   if (field.key == "url") return "URL";
+  if (field.key == "models") return "list of names";
+  if (field.key == "expires") return "date";
+  if (field.key == "hash") return "text";
   return std::string(field.example);
 }
 
@@ -101,6 +104,16 @@ pools:
 
 )";
 
+constexpr std::string_view kKeysIntroduction =
+    R"(## The file of API keys
+
+What `keys_file` names: `keys:` and a list, one entry for each key. `heng key new ID --file FILE` makes a
+key, prints it once and appends its entry; the file holds no secret, only what recognises it. A reload reads
+it again: a key that is gone is refused from the next request on. For a change of keys the old and the new
+one may stand here together, with the same `tenant`.
+
+)";
+
 constexpr std::string_view kExampleHead =
     R"(# Configuration of Heng. Lines that begin with `#` and a key show the default, or an example if there
 # is none.
@@ -161,6 +174,11 @@ std::string config_reference() {
   append_table(page, worker_fields(), &worker);
   page += "### `tls`\n\nInside a worker.\n\n";
   append_table(page, worker_tls_fields(), &worker);
+  Tenant tenant;
+  page += kKeysIntroduction;
+  append_table(page, key_fields(), &tenant);
+  page += "### `limits`\n\nInside a key.\n\n";
+  append_table(page, key_limit_fields(), &tenant.limits);
   append_policies(page);
   while (page.ends_with("\n\n")) page.pop_back();
   return page;

@@ -33,6 +33,12 @@ constexpr Field kRoot[] = {
     {"admin_token_file", Type::secret_file, 0, 0,
      "File with the token for the admin API; not readable by everybody.", at<&Config::admin_token>,
      "/etc/heng/admin.token"},
+    {"keys_file", Type::file_path, 0, 0,
+     "File with the API keys of those who may use the API, see below; not readable by everybody.",
+     at<&Config::keys_file>, "/etc/heng/keys.yaml"},
+    {"insecure_bind", Type::flag, 0, 0,
+     "Let other machines reach `listen` without TLS or without keys; only for networks you trust.",
+     at<&Config::insecure_bind>, ""},
     {"default_model", Type::text, 0, 0, "Model of requests that name none and no known resource.",
      at<&Config::default_model>, "llama-3-8b"},
     {"worker_header", Type::flag, 0, 0, "Tell clients in `x-heng-worker` which worker answered.",
@@ -96,6 +102,9 @@ constexpr Field kLimits[] = {
      at<&LimitConfig::stream_buffer_bytes>, ""},
     {"worker_head_bytes", Type::bytes, kKiB, 16 * kMiB, "Status line and headers of a worker's answer.",
      at<&LimitConfig::worker_head_bytes>, ""},
+    {"failed_logins_per_minute", Type::count, 1, 1e6,
+     "Requests without a valid key from one address; more are answered with 429.",
+     at<&LimitConfig::failed_logins_per_minute>, ""},
 };
 
 constexpr Field kHealth[] = {
@@ -186,6 +195,31 @@ constexpr Field kWorkerTls[] = {
      ""},
 };
 
+constexpr Field kKey[] = {
+    {"id", Type::text, 0, 0, "Its name in logs and metrics: letters, digits, `-` and `.`.",
+     at<&Tenant::key_id>, "alice-1"},
+    {"hash", Type::structure, 0, 0, "What recognises the key, as `heng key new` writes it.", nullptr,
+     "hmac-sha256:SALT:HASH"},
+    {"tenant", Type::text, 0, 0,
+     "Whose key it is, if not one of its own: a tenant's keys share their resources.", at<&Tenant::name>,
+     "alice"},
+    {"models", Type::structure, 0, 0, "What it may use, by name or beginning; left out: everything.", nullptr,
+     "[llama-3-8b, qwen-*]"},
+    {"priority", Type::count, 0, 9, "When workers are short, higher goes first.", at<&Tenant::priority>, ""},
+    {"limits", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"expires", Type::structure, 0, 0, "Valid to the end of that day, or to that second, in UTC.", nullptr,
+     "2027-01-31"},
+};
+
+constexpr Field kKeyLimits[] = {
+    {"requests_per_minute", Type::count, 0, 1e6, "Requests begun; 0 = no limit.",
+     at<&KeyLimits::requests_per_minute>, ""},
+    {"tokens_per_minute", Type::count, 0, 1e12, "Prompt and output together; 0 = no limit.",
+     at<&KeyLimits::tokens_per_minute>, ""},
+    {"concurrent", Type::count, 0, 1e6, "Requests under way at a time; 0 = no limit.",
+     at<&KeyLimits::concurrent>, ""},
+};
+
 Result<double> parse_measure(FieldType type, std::string_view text) {
   if (type == Type::duration) return parse_duration_seconds(text);
   if (type == Type::bytes) return parse_size_bytes(text);
@@ -248,7 +282,8 @@ Result<void> set_text(const Field& field, std::string& member, std::string_view 
                 fmt::format("{} is not a header name; write it like x-session-id", quote(text)));
   }
   if (field.type != Type::secret_file) {
-    member = text;
+    const bool file = field.type == Type::file_path && !text.empty() && !directory.empty();
+    member = file && directory != "." ? resolve_path(std::string(text), directory) : std::string(text);
     return {};
   }
   if (text.empty()) return fail(ErrorCode::invalid, "names no file; write its path or remove the line");
@@ -266,6 +301,8 @@ std::span<const Section> sections() { return kSections; }
 std::span<const Field> pool_fields() { return kPool; }
 std::span<const Field> worker_fields() { return kWorker; }
 std::span<const Field> worker_tls_fields() { return kWorkerTls; }
+std::span<const Field> key_fields() { return kKey; }
+std::span<const Field> key_limit_fields() { return kKeyLimits; }
 
 Result<void> set_field(const Field& field, void* object, std::string_view text,
                        const std::string& directory) {
@@ -352,6 +389,7 @@ std::string_view describe_type(const Field& field) {
       return "host:port";
     case Type::endpoint_or_off:
       return "host:port or off";
+    case Type::file_path:
     case Type::secret_file:
       return "file";
     case Type::structure:

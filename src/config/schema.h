@@ -24,6 +24,7 @@ enum class FieldType : std::uint8_t {
   header_name,  // or ""
   endpoint,     // host:port
   endpoint_or_off,
+  file_path,    // of a file that code of its own reads; or ""
   secret_file,  // names a file; its content goes to the target
   structure,    // read by code of its own
 };
@@ -66,6 +67,9 @@ std::span<const Section> sections();
 std::span<const Field> pool_fields();
 std::span<const Field> worker_fields();
 std::span<const Field> worker_tls_fields();
+/// Of an entry of the keys' file, whose scalars go into a Tenant, and of its `limits`.
+std::span<const Field> key_fields();
+std::span<const Field> key_limit_fields();
 
 /// Sets the member from text. Relative paths of secret files are taken from `directory`; "" = open no files.
 Result<void> set_field(const Field& field, void* object, std::string_view text, const std::string& directory);

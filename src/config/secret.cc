@@ -68,9 +68,9 @@ Result<std::string> read_secret(const std::string& path) {
   return text;
 }
 
-bool is_world_readable(const std::string& path) {
+bool is_open_to_all(const std::string& path) {
   struct stat facts{};
-  return stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) && (facts.st_mode & S_IROTH) != 0;
+  return stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) && (facts.st_mode & kForOthers) != 0;
 }
 
 }  // namespace heng

@@ -12,7 +12,7 @@ std::string resolve_path(const std::string& path, const std::string& directory);
 /// The file's only line. Fails when the file is missing, readable by everybody, empty, over 16 KiB, or not
 /// fit for an HTTP header.
 Result<std::string> read_secret(const std::string& path);
-/// May every user of the machine read it? False when it cannot be examined.
-bool is_world_readable(const std::string& path);
+/// May every user of the machine read or write it? False when it cannot be examined.
+bool is_open_to_all(const std::string& path);
 
 }  // namespace heng

@@ -9,7 +9,10 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <exception>
+#include <fstream>
 #include <sstream>
 #include <utility>
 
@@ -208,6 +211,16 @@ std::string explain(const std::string& message) {
 }
 
 }  // namespace
+
+Result<std::string> read_yaml_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kConfigBytesMax + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad() || (file.fail() && !file.eof()))
+    return fail(ErrorCode::io, fmt::format("cannot read the file: {}", std::strerror(errno)));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  return text;
+}
 
 YamlNode read_yaml(std::string_view text, Issues& issues) {
   YamlNode broken;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
 #include "config/issues.h"
 
 namespace heng {
@@ -29,6 +30,9 @@ struct YamlNode {
   std::string text;             // scalar
   std::vector<YamlNode> items;  // list: its items; map: key, value, key, value, ...
 };
+
+/// The file's text, of which read_yaml refuses what is too long.
+Result<std::string> read_yaml_file(const std::string& path);
 
 /// One document, at most 4 MiB, 32 levels and 100,000 values, UTF-8, without tabs, aliases, anchors or tags.
 /// Linear. After a syntax error the result is `broken`. Reports every other mistake.
