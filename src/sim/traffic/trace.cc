@@ -1,0 +1,115 @@
+// Opening of traces; streaming of those whose lines come in order of arrival, sorting of access logs.
+#include "sim/traffic/trace.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "sim/traffic/servegen.h"
+
+namespace heng {
+
+namespace {
+
+constexpr const char* kFormats =
+    "known are Azure's CSV (TIMESTAMP,ContextTokens,GeneratedTokens), JSON lines (Mooncake's, or with "
+    "arrival_s, prompt_tokens and output_tokens), heng's access log, and ServeGen's rates "
+    "(client,window_start_s,...)";
+
+/// One line after the other; memory for one line.
+class LineTrace final : public TrafficSource {
+ public:
+  LineTrace(LineFile file, TraceFormat format) : file_(std::move(file)), reader_(format) {}
+
+  Result<bool> next(TrafficRequest& out) override {
+    std::string_view line;
+    while (true) {
+      const Result<bool> more = file_.next(line);
+      if (!more || !*more) return more;
+      const Result<bool> read = reader_.read(line, out);
+      if (!read) return std::unexpected(file_.mistake(read.error().message));
+      if (*read) break;
+    }
+    if (!start_) start_ = out.at;
+    out.at -= *start_;
+    if (out.at < last_) {
+      return std::unexpected(file_.mistake(
+          fmt::format("the time goes back by {} s; sort the file by time", to_seconds(last_ - out.at))));
+    }
+    last_ = out.at;
+    return true;
+  }
+
+ private:
+  LineFile file_;
+  TraceLineReader reader_;
+  std::optional<Duration> start_;
+  Duration last_{};
+};
+
+/// Lines come in order of the requests' ends, so all must be read first; 24 bytes stay of each.
+class AccessLogTrace final : public TrafficSource {
+ public:
+  static Result<std::unique_ptr<TrafficSource>> read(LineFile file) {
+    auto trace = std::make_unique<AccessLogTrace>();
+    TraceLineReader reader(TraceFormat::access_log);
+    TrafficRequest request;
+    for (std::string_view line;;) {
+      const Result<bool> more = file.next(line);
+      if (!more) return std::unexpected(more.error());
+      if (!*more) break;
+      const Result<bool> read = reader.read(line, request);
+      if (!read) return std::unexpected(file.mistake(read.error().message));
+      if (*read)
+        trace->rows_.push_back({request.at, request.client, request.prompt_tokens, request.output_tokens});
+    }
+    std::ranges::stable_sort(trace->rows_, {}, &Row::at);
+    return trace;
+  }
+
+  Result<bool> next(TrafficRequest& out) override {
+    if (at_ == rows_.size()) return false;
+    const Row& row = rows_[at_++];
+    out.at = row.at - rows_.front().at;
+    out.client = row.client;
+    out.prompt_tokens = row.prompt_tokens;
+    out.output_tokens = row.output_tokens;
+    out.pieces.clear();
+    return true;
+  }
+
+ private:
+  struct Row {
+    Duration at;
+    std::uint64_t client;
+    std::uint32_t prompt_tokens, output_tokens;
+  };
+  std::vector<Row> rows_;
+  std::size_t at_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed) {
+  auto file = LineFile::open(path);
+  if (!file) return std::unexpected(file.error());
+  std::string_view line;
+  do {
+    const Result<bool> more = file->next(line);
+    if (!more) return std::unexpected(more.error());
+    if (!*more) return fail(ErrorCode::invalid, fmt::format("{}: the file is empty", path));
+  } while (line.find_first_not_of(" \t") == line.npos);
+  if (is_servegen(line)) return open_servegen(path, seed);
+  const auto format = recognise_trace(line);
+  if (!format) {
+    return std::unexpected(file->mistake(fmt::format("this is no trace of requests; {}", kFormats)));
+  }
+  file = LineFile::open(path);
+  if (!file) return std::unexpected(file.error());
+  if (*format == TraceFormat::access_log) return AccessLogTrace::read(std::move(*file));
+  return std::make_unique<LineTrace>(std::move(*file), *format);
+}
+
+}  // namespace heng
