@@ -25,7 +25,7 @@ struct TrafficRequest {
   std::uint64_t client = 0;         // client, user or session it belongs to; 0 = unknown
   /// What the prompt consists of, as far as it may be shared: two requests have a prefix in common exactly
   /// where their pieces agree. May go on into the answer, where a later prompt repeats that.
-  std::vector<PromptPiece> pieces;
+  std::vector<PromptPiece> pieces{};
 };
 
 /// Hashes of the complete blocks of the pieces laid end to end, each covering all before it: what an engine's

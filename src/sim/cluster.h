@@ -1,0 +1,184 @@
+// A simulated cluster: engines, the gateways before them, and what goes wrong, driven by a queue of events.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "sim/engine.h"
+#include "sim/sim_gateway.h"
+#include "sim/tally.h"
+#include "sim/traffic/traffic.h"
+
+namespace heng {
+
+struct SimWorker {
+  EngineParams engine;
+  double weight = 1;
+  double capacity = 0;  // as declared to the gateways; 0 = not
+  Duration joins{0};    // since the start; the cache is empty then. In ascending order.
+};
+
+enum class FaultKind : std::uint8_t {
+  die,   // requests break, connections are refused; what was cached is lost
+  hang,  // nothing moves, as if stopped by a signal; connections are still accepted
+  slow,  // by a factor
+  mute,  // health checks get no answer; requests do
+};
+std::string_view to_string(FaultKind kind);
+
+struct SimFault {
+  FaultKind kind = FaultKind::die;
+  Slot worker = 0;
+  Duration at{0};
+  Duration lasts{0};   // 0 = for good
+  double factor = 10;  // of `slow`
+};
+
+struct ClusterOptions {
+  std::vector<SimWorker> workers;
+  std::vector<SimFault> faults;
+  SimGatewayOptions gateway;
+  std::uint32_t gateways = 1;
+  Duration network{0};  // one way between a gateway and a worker
+  Duration first_byte_timeout = 600s;
+  Duration idle_timeout = 120s;
+  std::uint64_t seed = 1;
+};
+
+/// arrived = completed + refused + failed + in_flight, after every event.
+struct ClusterCounts {
+  std::uint64_t arrived = 0, completed = 0, refused = 0, failed = 0, in_flight = 0;
+};
+
+/// Runs in simulated time. Deterministic: options, traffic and seed fix every event. Memory follows the
+/// requests in flight. Each request goes to a gateway drawn at random, as a load balancer before them would
+/// do it; it is then handled by the same classes as live, with what that gateway knows: its own requests in
+/// flight, how its attempts went, its probes. No output length is ever told.
+class Cluster {
+ public:
+  /// `traffic` and `tally` outlive it. At least one worker joins at 0.
+  Cluster(const ClusterOptions& options, TrafficSource& traffic, Tally& tally);
+
+  /// The next event; false when all requests have arrived and ended. Fails when the traffic does.
+  Result<bool> step();
+  /// Until step() is false.
+  Result<void> run();
+
+  /// Called with every request that has ended.
+  void on_end(std::function<void(const RequestRecord&)> observer) { observer_ = std::move(observer); }
+
+  Instant now() const { return now_; }
+  const ClusterCounts& counts() const { return counts_; }
+  const std::vector<SimGateway>& gateways() const { return gateways_; }
+  const Engine& engine(Slot worker) const { return workers_[worker].engine; }
+  std::size_t workers() const { return workers_.size(); }
+  /// Aborts unless every request in flight is on one worker at most, and all counts agree. O(in flight).
+  void check_books() const;
+
+ private:
+  enum class Kind : std::uint8_t {
+    arrival,
+    tick,
+    join,
+    fault,
+    recover,
+    deliver,
+    first,
+    end,
+    lost,
+    probed,
+    engine
+  };
+  struct Event {
+    Instant at;
+    std::uint64_t order;  // breaks ties: first come, first served
+    Kind kind;
+    Outcome outcome;       // lost, probed
+    std::uint32_t index;   // of a flight, worker, fault, or probed gateway
+    std::uint32_t serial;  // of the flight's attempt or the engine's schedule; probed slot
+    bool operator>(const Event& other) const { return at != other.at ? at > other.at : order > other.order; }
+  };
+  struct Worker {
+    Engine engine;
+    EngineParams params;
+    std::uint32_t schedule = 0;                      // serial of the engine event that counts
+    std::uint32_t deaths = 0, hangs = 0, mutes = 0;  // faults of the kind that act now
+    double slowness = 1;
+    Instant hung_since{};
+    bool joined = false;
+  };
+  struct Flight {  // one request; slots are reused
+    TrafficRequest request;
+    RequestView view;
+    Instant arrived, started;
+    Duration ttft{};
+    std::uint32_t gateway = 0;
+    std::uint32_t serial = 0;    // of its attempt; never starts anew
+    std::uint32_t attempts = 0;  // 0 = the slot is free
+    std::uint32_t cached_tokens = 0;
+    std::uint32_t output_tokens = 0;
+    Slot worker = kNoSlot;
+    bool on_engine = false;
+    bool answering = false;
+  };
+  struct Deadline {
+    Instant at;
+    std::uint32_t flight, serial;
+  };
+
+  void push(Kind kind, Instant at, std::uint32_t index, std::uint32_t serial = 0,
+            Outcome outcome = Outcome::ok);
+  Result<void> handle(const Event& event);
+  Result<void> read_traffic();
+  void arrive();
+  void start_attempt(std::uint32_t index, Slot slot);
+  void deliver(std::uint32_t index);
+  void run_engine(Slot slot);
+  void schedule_engine(Slot slot);
+  void on_first(std::uint32_t index);
+  void on_answer_end(std::uint32_t index);
+  void on_lost(std::uint32_t index, Outcome outcome);
+  void end_attempt(std::uint32_t index, Outcome outcome);
+  void finish(std::uint32_t index, RequestEnd end);
+  void join(Slot slot);
+  void begin_fault(const SimFault& fault);
+  void end_fault(const SimFault& fault);
+  void break_streams(Slot slot, bool answering_only, Outcome outcome);
+  void set_speed(Slot slot);
+  void tick();
+  void check_deadlines();
+  void sample();
+  EngineRequest engine_request(std::uint32_t index) const;
+  bool is_current(std::uint32_t index, std::uint32_t serial) const {
+    return flights_[index].attempts > 0 && flights_[index].serial == serial;
+  }
+
+  ClusterOptions options_;
+  TrafficSource& traffic_;
+  Tally& tally_;
+  std::function<void(const RequestRecord&)> observer_;
+  std::vector<Worker> workers_;
+  std::vector<SimGateway> gateways_;
+  std::vector<Event> events_;  // heap, earliest first
+  std::uint64_t order_ = 0;
+  std::vector<Flight> flights_;
+  std::vector<std::uint32_t> free_flights_;
+  std::deque<Deadline> deadlines_;  // of first bytes, in order
+  TrafficRequest next_request_;
+  bool begun_ = false;
+  bool traffic_ended_ = false;
+  Rng front_;  // which gateway a request comes to
+  ClusterCounts counts_;
+  Instant now_{};
+  Instant next_sample_{};
+  std::vector<EngineEvent> engine_events_;  // scratch, like all below
+  std::vector<Slot> probes_;
+  std::vector<char> flowing_;
+  std::vector<std::uint32_t> in_flight_, waiting_;
+};
+
+}  // namespace heng

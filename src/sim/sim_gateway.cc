@@ -1,0 +1,75 @@
+// The steps of an exchange that touch pool, health and budget, in the order the live gateway takes them.
+#include "sim/sim_gateway.h"
+
+#include <algorithm>
+
+#include "base/result.h"
+
+namespace heng {
+
+SimGateway::SimGateway(const SimGatewayOptions& options, Rng rng)
+    : options_(options),
+      pool_(options.policy->make(options.policy_options), rng),
+      budget_(options.retry_budget_ratio, options.retry_budget_floor) {}
+
+void SimGateway::add_worker(std::uint64_t identity, double weight, double capacity, Instant now) {
+  const Slot slot = pool_.add(identity, weight, capacity);
+  HENG_ASSERT(slot == health_.size());
+  health_.emplace_back(options_.health, now);
+  streams_.push_back(0);
+}
+
+void SimGateway::refresh(Slot slot) { pool_.set_eligible(slot, health_[slot].eligible()); }
+
+std::optional<Slot> SimGateway::reserve(const RequestView& request, Instant now, Slot avoid) {
+  const std::optional<Slot> slot = pool_.reserve(request, now, avoid);
+  if (!slot) return slot;
+  health_[*slot].on_attempt_started(now);
+  refresh(*slot);
+  return slot;
+}
+
+void SimGateway::first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now) {
+  health_[slot].on_progress(now);
+  pool_.first_byte(slot, request, elapsed, now);
+  ++streams_[slot];
+}
+
+void SimGateway::end(const AttemptEvent& event, const RequestView& request, bool answering, Instant now) {
+  static_cast<void>(request);
+  const Slot slot = event.worker;
+  if (answering) --streams_[slot];
+  if (event.outcome == Outcome::ok) health_[slot].on_progress(now);
+  pool_.end(event, now);
+  health_[slot].on_attempt(event.outcome, now);
+  refresh(slot);
+}
+
+bool SimGateway::may_try_again(Slot slot, std::uint32_t attempts, Outcome outcome, Instant now) {
+  if (!options_.retry || attempts > 1) return false;
+  const auto eligible = pool_.view().eligible;
+  if (std::ranges::none_of(eligible, [&](Slot other) { return other != slot; })) return false;
+  return outcome == Outcome::refused || budget_.take(now);
+}
+
+void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes) {
+  for (Slot slot = 0; slot < health_.size(); ++slot) {
+    WorkerHealth& health = health_[slot];
+    if (streams_[slot] > 0 && flowing[slot] != 0) health.on_progress(now);
+    health.tick(now);
+    if (health.probe_due(now)) {
+      health.on_probe_sent(now);
+      probes.push_back(slot);
+    }
+    refresh(slot);
+    pool_.set_ramp(slot, health.ramp(now));
+  }
+  pool_.tick(now);
+}
+
+void SimGateway::on_probe(Slot slot, Outcome outcome, Instant now) {
+  health_[slot].on_probe(outcome == Outcome::ok, outcome, now);
+  refresh(slot);
+}
+
+}  // namespace heng

@@ -1,0 +1,57 @@
+// One gateway of a simulated cluster: the live gateway's own pool, policy, health and retry budget.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "control/worker_health.h"
+#include "flow/pool.h"
+#include "flow/retry_budget.h"
+#include "policy/route/registry.h"
+
+namespace heng {
+
+struct SimGatewayOptions {
+  const RoutePolicyEntry* policy = nullptr;
+  OptionValues policy_options;
+  HealthOptions health;
+  bool retry = true;
+  double retry_budget_ratio = 0.1;
+  std::uint32_t retry_budget_floor = 10;
+};
+
+/// Knows only what its own requests and probes have told it. Owned by the cluster; workers have the same
+/// slots on all gateways.
+class SimGateway {
+ public:
+  SimGateway(const SimGatewayOptions& options, Rng rng);
+
+  void add_worker(std::uint64_t identity, double weight, double capacity, Instant now);
+
+  void on_request(Instant now) { budget_.on_request(now); }
+  std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
+  void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
+  /// `answering`: its first byte has been seen.
+  void end(const AttemptEvent& event, const RequestView& request, bool answering, Instant now);
+  /// One more attempt on another worker: before the first byte, within the budget (which is charged).
+  bool may_try_again(Slot slot, std::uint32_t attempts, Outcome outcome, Instant now);
+
+  /// What the live gateway does every 100 ms. `flowing`: workers that are sending tokens now if they have any
+  /// streams. Appends the workers to be probed.
+  void tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes);
+  void on_probe(Slot slot, Outcome outcome, Instant now);
+
+  const Pool& pool() const { return pool_; }
+
+ private:
+  void refresh(Slot slot);
+
+  SimGatewayOptions options_;
+  Pool pool_;
+  RetryBudget budget_;
+  std::vector<WorkerHealth> health_;    // [slots]
+  std::vector<std::uint32_t> streams_;  // [slots] attempts past their first byte
+};
+
+}  // namespace heng

@@ -1,0 +1,104 @@
+// Counting, and a timeline that halves its resolution whenever it would grow too long.
+#include "sim/tally.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace heng {
+
+namespace {
+
+constexpr std::size_t kSpansMax = 512;
+
+void add(std::vector<double>& to, std::span<const double> from) {
+  if (to.size() < from.size()) to.resize(from.size(), 0);
+  for (std::size_t i = 0; i < from.size(); ++i) to[i] += from[i];
+}
+
+}  // namespace
+
+Tally::Tally(TallyOptions options) : options_(std::move(options)) {
+  HENG_ASSERT(options_.speeds.size() == options_.workers);
+}
+
+void Tally::halve() {
+  for (std::size_t i = 0; 2 * i < timeline_.size(); ++i) {
+    TimelineSpan& a = timeline_[2 * i];
+    if (2 * i + 1 < timeline_.size()) {
+      const TimelineSpan& b = timeline_[2 * i + 1];
+      a.samples += b.samples;
+      add(a.in_flight, b.in_flight);
+      add(a.weights, b.weights);
+      for (std::size_t worker = 0; worker < a.assigned.size(); ++worker)
+        a.assigned[worker] += b.assigned[worker];
+      a.completed += b.completed, a.lost += b.lost;
+      a.prompt_tokens += b.prompt_tokens, a.cached_tokens += b.cached_tokens;
+      a.ttft_s += b.ttft_s;
+    }
+    if (i > 0) timeline_[i] = std::move(a);
+  }
+  timeline_.resize((timeline_.size() + 1) / 2);
+  step_ *= 2;
+}
+
+TimelineSpan& Tally::span_at(Instant at) {
+  while (at.time_since_epoch() / step_ >= static_cast<std::int64_t>(kSpansMax)) halve();
+  const auto index = static_cast<std::size_t>(at.time_since_epoch() / step_);
+  while (timeline_.size() <= index) {
+    timeline_.emplace_back();
+    timeline_.back().in_flight.resize(options_.workers, 0);
+    timeline_.back().assigned.resize(options_.workers, 0);
+  }
+  return timeline_[index];
+}
+
+void Tally::on_attempt(Slot worker, Instant now) { ++span_at(now).assigned[worker]; }
+
+void Tally::on_end(const RequestRecord& record) {
+  const Instant ended = record.arrived + record.duration;
+  TimelineSpan& span = span_at(ended);
+  const bool completed = record.end == RequestEnd::completed;
+  ++(completed ? span.completed : span.lost);
+  if (completed) {
+    span.prompt_tokens += record.prompt_tokens;
+    span.cached_tokens += record.cached_tokens;
+    span.ttft_s += to_seconds(record.ttft);
+  }
+  if (record.arrived.time_since_epoch() < options_.warmup) return;
+  first_ = std::min(first_, record.arrived);
+  last_ = std::max(last_, ended);
+  retries_ += record.attempts > 1 ? record.attempts - 1 : 0;
+  ++(completed ? completed_ : record.end == RequestEnd::refused ? refused_ : failed_);
+  if (!completed) return;
+  prompt_tokens_ += record.prompt_tokens;
+  cached_tokens_ += record.cached_tokens;
+  output_tokens_ += record.output_tokens;
+  ttft_.add(record.ttft);
+  duration_.add(record.duration);
+  if (record.output_tokens > 1) tpot_.add(record.tpot());
+  if (record.ttft <= options_.ttft_objective && record.tpot() <= options_.tpot_objective) ++good_;
+}
+
+void Tally::sample(Instant now, std::span<const std::uint32_t> in_flight,
+                   std::span<const std::uint32_t> waiting, std::span<const double> weights) {
+  TimelineSpan& span = span_at(now);
+  span.samples += 1;
+  for (std::size_t worker = 0; worker < in_flight.size(); ++worker)
+    span.in_flight[worker] += in_flight[worker];
+  add(span.weights, weights);
+  if (now.time_since_epoch() < options_.warmup) return;
+  double most = 0, sum = 0;
+  for (std::size_t worker = 0; worker < in_flight.size(); ++worker) {
+    const double load = in_flight[worker] / options_.speeds[worker];
+    most = std::max(most, load);
+    sum += load;
+  }
+  most_load_ += most;
+  mean_load_ += sum / static_cast<double>(in_flight.size());
+  samples_ += 1;
+  const std::uint64_t queue = std::accumulate(waiting.begin(), waiting.end(), std::uint64_t{0});
+  queue_sum_ += static_cast<double>(queue);
+  queue_max_ = std::max(queue_max_, queue);
+}
+
+}  // namespace heng

@@ -1,0 +1,105 @@
+// What a simulation is measured by: latencies, goodput, cache hits, balance, and their course over time.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/time.h"
+#include "model/pool_view.h"
+#include "sim/latency_histogram.h"
+
+namespace heng {
+
+enum class RequestEnd : std::uint8_t { completed, refused, failed };
+
+/// How one request went, as its client saw it.
+struct RequestRecord {
+  std::uint64_t id = 0;  // from 1, in order of arrival
+  RequestEnd end = RequestEnd::completed;
+  Instant arrived;
+  Duration ttft{};      // arrival to first token, over all attempts
+  Duration duration{};  // arrival to the end
+  std::uint32_t prompt_tokens = 0;
+  std::uint32_t cached_tokens = 0;
+  std::uint32_t output_tokens = 0;
+  std::uint32_t attempts = 0;
+  Slot worker = kNoSlot;  // of the last attempt
+
+  /// Time per output token after the first; zero if there were not two.
+  Duration tpot() const { return output_tokens < 2 ? Duration(0) : (duration - ttft) / (output_tokens - 1); }
+};
+
+struct TallyOptions {
+  std::size_t workers = 0;
+  std::vector<double> speeds;  // [workers] load is counted relative to it
+  Duration ttft_objective = 2s;
+  Duration tpot_objective = 100ms;
+  Duration warmup{0};  // requests that arrive earlier are not counted
+};
+
+/// A stretch of time; sums over its samples, one a second.
+struct TimelineSpan {
+  double samples = 0;
+  std::vector<double> in_flight;          // [workers]
+  std::vector<double> weights;            // [workers] the policy's shares on the first gateway; may be empty
+  std::vector<std::uint64_t> assigned;    // [workers] attempts begun
+  std::uint64_t completed = 0, lost = 0;  // lost: refused or failed
+  std::uint64_t prompt_tokens = 0, cached_tokens = 0;
+  double ttft_s = 0;  // sum over the completed
+};
+
+/// Owned by one simulation. Memory does not grow with its length.
+class Tally {
+ public:
+  explicit Tally(TallyOptions options);
+
+  void on_attempt(Slot worker, Instant now);
+  void on_end(const RequestRecord& record);
+  /// Once a second: requests in flight over all gateways and waiting in the engine, by worker.
+  void sample(Instant now, std::span<const std::uint32_t> in_flight, std::span<const std::uint32_t> waiting,
+              std::span<const double> weights);
+
+  const TallyOptions& options() const { return options_; }
+  std::uint64_t completed() const { return completed_; }
+  std::uint64_t refused() const { return refused_; }
+  std::uint64_t failed() const { return failed_; }
+  std::uint64_t retries() const { return retries_; }
+  std::uint64_t good() const { return good_; }  // completed within both objectives
+  std::uint64_t counted() const { return completed_ + refused_ + failed_; }
+  std::uint64_t prompt_tokens() const { return prompt_tokens_; }  // of completed requests, like the next two
+  std::uint64_t cached_tokens() const { return cached_tokens_; }
+  std::uint64_t output_tokens() const { return output_tokens_; }
+  const LatencyHistogram& ttft() const { return ttft_; }
+  const LatencyHistogram& tpot() const { return tpot_; }
+  const LatencyHistogram& duration() const { return duration_; }
+  /// From the first counted arrival to the last counted end.
+  Duration span() const { return last_ > first_ ? last_ - first_ : Duration(0); }
+  double cached_share() const { return ratio(cached_tokens_, prompt_tokens_); }
+  /// Mean over time of (most / mean) requests in flight per unit of speed, weighted by load; 1 = even.
+  double imbalance() const { return mean_load_ > 0 ? most_load_ / mean_load_ : 1; }
+  double queue_mean() const { return samples_ > 0 ? queue_sum_ / samples_ : 0; }  // waiting in engines
+  std::uint64_t queue_max() const { return queue_max_; }
+
+  std::span<const TimelineSpan> timeline() const { return timeline_; }
+  Duration timeline_step() const { return step_; }
+
+ private:
+  static double ratio(std::uint64_t part, std::uint64_t whole) {
+    return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+  }
+  TimelineSpan& span_at(Instant at);
+  void halve();
+
+  TallyOptions options_;
+  std::uint64_t completed_ = 0, refused_ = 0, failed_ = 0, retries_ = 0, good_ = 0;
+  std::uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
+  LatencyHistogram ttft_, tpot_, duration_;
+  Instant first_ = Instant::max(), last_ = Instant::min();
+  double most_load_ = 0, mean_load_ = 0, samples_ = 0, queue_sum_ = 0;
+  std::uint64_t queue_max_ = 0;
+  std::vector<TimelineSpan> timeline_;
+  Duration step_ = 1s;
+};
+
+}  // namespace heng
