@@ -27,6 +27,16 @@ ConfigLoad load_config(const std::string& path, const ConfigOverrides& overrides
   return ConfigReader(directory, is_open_to_all(path)).read(*text, overrides);
 }
 
+WorkerListLoad parse_worker_list(std::string_view yaml, bool keys_refused) {
+  return ConfigReader("", keys_refused).read_worker_list(yaml);
+}
+
+WorkerListLoad load_worker_list(const std::string& path) {
+  const auto text = read_yaml_file(path);
+  if (!text) return {{}, {{0, 0, text.error().message}}};
+  return parse_worker_list(*text, is_open_to_all(path));
+}
+
 std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues) {
   std::string out;
   for (const ConfigIssue& issue : issues) {
@@ -112,9 +122,16 @@ Result<void> check_credentials(const Config& config) {
       "workers an `api_key_file` of their own");
 }
 
+Result<void> check_dns_server(const Config& config) {
+  if (!config.dns_server || parse_ip(config.dns_server->host)) return {};
+  return fail(ErrorCode::invalid, fmt::format("`dns_server` {} is a name; write the server's address",
+                                              quote(config.dns_server->host)));
+}
+
 constexpr CrossCheck kCrossChecks[] = {{"admin", check_admin_token},
                                        {"listen", check_addresses},
                                        {"listen", check_exposure},
+                                       {"dns_server", check_dns_server},
                                        {"forward_authorization", check_credentials}};
 
 }  // namespace

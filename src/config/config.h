@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "config/worker_allow.h"
 #include "model/api_key.h"
 #include "policy/route/registry.h"
 
@@ -18,7 +19,13 @@ namespace heng {
 struct Endpoint {
   std::string host;  // as written; IPv6 without brackets
   std::uint16_t port = 0;
+
+  bool operator==(const Endpoint&) const = default;
 };
+
+/// Who named a worker. Only those in the configuration file are trusted wherever they are: the addresses of
+/// the others are held against `worker_allow`.
+enum class WorkerOrigin : std::uint8_t { file, runtime, dns, discovery_file };
 
 struct WorkerConfig {
   std::string url;   // normalised: scheme://host:port/base, no trailing slash, no userinfo
@@ -32,6 +39,20 @@ struct WorkerConfig {
   bool tls_verify = true;
   double capacity = 0;  // work per second for dynamic weights; 0 = learned
   double weight = 1;
+  WorkerOrigin origin = WorkerOrigin::file;
+  bool drained = false;  // at run time: no new requests
+
+  bool operator==(const WorkerConfig&) const = default;
+};
+
+/// Where else a pool's workers come from.
+struct DiscoverConfig {
+  std::optional<Endpoint> dns;  // every address of this name is a worker
+  std::string file;             // a list of workers, watched for changes
+  Duration every = 5s;          // from one look-up of `dns` to the next
+
+  bool used() const { return dns || !file.empty(); }
+  bool operator==(const DiscoverConfig&) const = default;
 };
 
 enum class AffinitySource : std::uint8_t { none, header, user, prompt };
@@ -46,6 +67,7 @@ struct PoolConfig {
   std::string hash_header;                          // when hash_on == header
   std::string session_header;  // requests with the same value stay on one worker, any policy; "" = off
   std::vector<WorkerConfig> workers;
+  DiscoverConfig discover;
 };
 
 struct TimeoutConfig {
@@ -110,7 +132,9 @@ struct Config {
   HealthConfig health;
   RetryConfig retry;
   std::vector<PoolConfig> pools;
-  std::uint64_t seed = 0;  // of the policies' random streams; 0 = from the system at start
+  WorkerAllow worker_allow = default_worker_allow();
+  std::optional<Endpoint> dns_server;  // nothing = those of /etc/resolv.conf
+  std::uint64_t seed = 0;              // of the policies' random streams; 0 = from the system at start
 };
 
 /// Where a mistake is and how to mend it: `file:line:column: message`.
@@ -143,6 +167,17 @@ ConfigLoad parse_config(std::string_view yaml, const std::string& directory,
 /// of secret files are taken from the file's folder. A file with an `api_key` in it is a secret: it must not
 /// be world-readable.
 ConfigLoad load_config(const std::string& path, const ConfigOverrides& overrides = {});
+
+struct WorkerListLoad {
+  std::vector<WorkerConfig> workers;  // meaningful if `issues` is empty
+  std::vector<ConfigIssue> issues;
+};
+/// A list of workers by itself, in the form of a pool's `workers`; JSON is fine too. It names no secret
+/// files, but its `api_key`s stand there unless `keys_refused`. An empty text is a mistake, the list `[]` is
+/// not.
+WorkerListLoad parse_worker_list(std::string_view yaml, bool keys_refused = false);
+/// Reads the file (at most 4 MiB), then as above; keys are refused if everybody can read it.
+WorkerListLoad load_worker_list(const std::string& path);
 /// One line per issue, as printed by `heng check`.
 std::string format_issues(const std::string& path, const std::vector<ConfigIssue>& issues);
 

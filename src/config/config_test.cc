@@ -488,6 +488,60 @@ TEST(LoadConfig, UnreadableFilesAreOneIssue) {
   EXPECT_THAT(format_issues("f", load_config(huge).issues), HasSubstr("f: larger than 4 MiB"));
 }
 
+TEST(Discover, AloneIsEnoughForAPool) {
+  const ConfigLoad load = parse_config(
+      "pools: [{model: m, discover: {dns: 'llama.internal:8000', file: w.yaml, every: 1s}}]\n", "/etc/heng");
+  EXPECT_EQ(format_issues("f", load.issues), "");
+  const DiscoverConfig& discover = load.config.pools.at(0).discover;
+  EXPECT_EQ(discover.dns, (Endpoint{"llama.internal", 8000}));
+  EXPECT_EQ(discover.file, "/etc/heng/w.yaml");
+  EXPECT_EQ(discover.every, std::chrono::seconds(1));
+  EXPECT_THAT(issues_of("pools: [{model: m, discover: {every: 1s}}]\n"), HasSubstr("needs `dns` or `file`"));
+  EXPECT_THAT(issues_of("pools: [{model: m, discover: {dns: 'llama'}}]\n"), HasSubstr("port is missing"));
+}
+
+TEST(WorkerList, IsReadLikeAPoolsWorkers) {
+  const WorkerListLoad load =
+      parse_worker_list("- http://10.0.0.1:8000\n- {url: http://10.0.0.2:8000, name: big, weight: 2}\n");
+  EXPECT_EQ(format_issues("f", load.issues), "");
+  ASSERT_EQ(load.workers.size(), 2u);
+  EXPECT_EQ(load.workers[0].name, "10.0.0.1:8000");
+  EXPECT_EQ(load.workers[1].name, "big");
+  EXPECT_EQ(load.workers[1].weight, 2);
+  EXPECT_EQ(parse_worker_list(R"([{"url":"http://a:1","capacity":5}])").workers.at(0).capacity, 5);
+}
+
+TEST(WorkerList, EmptyTextIsAMistakeAndAnEmptyListIsNot) {
+  const auto issues = [](std::string_view yaml) {
+    return format_issues("f", parse_worker_list(yaml).issues);
+  };
+  EXPECT_EQ(issues("[]\n"), "");
+  for (const char* text : {"", "\n", "# nothing\n", "~\n"}) EXPECT_THAT(issues(text), HasSubstr("write []"));
+  EXPECT_THAT(issues("workers: []\n"), HasSubstr("a list of workers"));
+  EXPECT_THAT(issues("- {url: http://a:1, api_key_file: /etc/shadow}\n"),
+              HasSubstr("is for the configuration file"));
+  EXPECT_THAT(issues("- http://a:1\n- http://a:1/\n"), HasSubstr("twice"));
+  EXPECT_THAT(format_issues("f", parse_worker_list("- {url: http://a:1, api_key: k}\n", true).issues),
+              HasSubstr("chmod 600 it"));
+}
+
+TEST(WorkerAllowKey, ReplacesTheDefault) {
+  const std::string pool = kPool;
+  const ConfigLoad load = parse_config("worker_allow: [10.1.0.0/16, '*.example.com']\n" + pool, "");
+  EXPECT_EQ(format_issues("f", load.issues), "");
+  EXPECT_EQ(load.config.worker_allow.ranges.size(), 1u);
+  EXPECT_THAT(load.config.worker_allow.hosts, ElementsAre("*.example.com"));
+  EXPECT_EQ(parse_config("worker_allow: []\n" + pool, "").config.worker_allow, WorkerAllow());
+  EXPECT_THAT(issues_of("worker_allow: [10.1.0.0/8]\n" + pool), HasSubstr("10.0.0.0/8"));
+  EXPECT_THAT(issues_of("dns_server: resolver:53\n" + pool), HasSubstr("is a name"));
+  // The reference page shows the default as text.
+  const std::string page = config_reference();
+  const std::size_t at = page.find("| `worker_allow` |");
+  const std::size_t open = page.find("`[", at) + 1, close = page.find("]`", at) + 1;
+  const ConfigLoad shown = parse_config("worker_allow: " + page.substr(open, close - open) + "\n" + pool, "");
+  EXPECT_EQ(shown.config.worker_allow, default_worker_allow());
+}
+
 TEST(Options, SetScalarKeysByTheSameRules) {
   Config config;
   ASSERT_TRUE(set_option(config, "timeouts.first_byte", "300s"));
@@ -602,7 +656,8 @@ TEST(Documents, ExampleIsCleanAndSetsNothingButDefaults) {
 
 TEST(Documents, ExampleMentionsEveryKeyAndEachIsValid) {
   std::string text = uncomment(config_example());
-  for (const auto fields : {root_fields(), pool_fields(), worker_fields(), worker_tls_fields()}) {
+  for (const auto fields :
+       {root_fields(), pool_fields(), discover_fields(), worker_fields(), worker_tls_fields()}) {
     for (const Field& field : fields) EXPECT_THAT(text, HasSubstr(std::string(field.key) + ":"));
   }
   for (const Section& section : sections()) {

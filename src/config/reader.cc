@@ -42,6 +42,20 @@ ConfigLoad ConfigReader::read(std::string_view yaml, const ConfigOverrides& over
   return {std::move(config_), std::move(issues)};
 }
 
+WorkerListLoad ConfigReader::read_worker_list(std::string_view yaml) {
+  list_alone_ = true;
+  const YamlNode root = read_yaml(yaml, issues_);
+  PoolConfig pool;
+  std::vector<Place> places;
+  if (root.kind == Kind::null) {
+    issues_.add(0, 0, "empty; write [] for no workers");
+  } else if (expect(root, Kind::list, "a list of workers (each begins with `- `)")) {
+    for (const YamlNode& worker : root.items) read_worker(worker, pool, places);
+    name_workers(pool, places);
+  }
+  return {std::move(pool.workers), issues_.take()};
+}
+
 void ConfigReader::read_root(const YamlNode& root) {
   if (root.kind == Kind::broken) return;
   if (root.kind == Kind::null) return issues_.add(0, 0, "nothing configured: needs at least `pools`");
@@ -55,6 +69,7 @@ void ConfigReader::read_root(const YamlNode& root) {
                     return report(key, "`pools` is empty; add a pool with a model and its workers");
                   return read_pools(value);
                 }
+                if (field.key == "worker_allow") return read_worker_allow(value);
                 const auto section = std::ranges::find(sections(), field.key, &Section::key);
                 HENG_ASSERT(section != sections().end());
                 if (value.kind == Kind::null) return;  // every line of the group is commented out
@@ -100,15 +115,18 @@ void ConfigReader::read_pool(const YamlNode& value) {
               [&](const Field& field, const YamlNode& key, const YamlNode& child) {
                 if (field.key == "workers") workers_seen = true;
                 if (child.kind == Kind::null) {
+                  if (field.key == "discover") return;  // every line of the group is commented out
                   return report(key,
                                 fmt::format("`{}` has no value; write one or remove the line", field.key));
                 }
                 if (field.key == "aliases") read_aliases(child, pool);
                 if (field.key == "policy") read_policy(child, pool.policy, pool.policy_options);
                 if (field.key == "hash_on") read_hash_on(child, pool);
+                if (field.key == "discover") read_discover(child, pool);
                 if (field.key == "workers") read_workers(child, pool);
               });
-  if (!workers_seen) report(value, "this pool has no `workers`; add at least one URL");
+  if (!workers_seen && !pool.discover.used())
+    report(value, "this pool has no `workers`; add at least one URL, or `discover`");
   if (!pool.model.empty()) claim_model(pool.model, place_of(value, "model"));
   const YamlNode* aliases = find(value, "aliases");
   if (aliases != nullptr && !pool.aliases.empty()) {
@@ -165,6 +183,25 @@ void ConfigReader::read_hash_on(const YamlNode& value, PoolConfig& pool) {
   }
 }
 
+void ConfigReader::read_discover(const YamlNode& value, PoolConfig& pool) {
+  if (!expect(value, Kind::map, "`discover` to be a map with `dns` or `file`")) return;
+  read_fields(value, "`discover`", discover_fields(), &pool.discover,
+              [](const Field&, const YamlNode&, const YamlNode&) { HENG_ASSERT(false); });
+  if (!pool.discover.file.empty()) pool.discover.file = resolve_path(pool.discover.file, directory_);
+  if (find(value, "dns") == nullptr && find(value, "file") == nullptr)
+    report(value, "`discover` needs `dns` or `file`");
+}
+
+void ConfigReader::read_worker_allow(const YamlNode& value) {
+  if (!expect(value, Kind::list, "`worker_allow` to be a list, like [10.0.0.0/8, gpu1.example.com]")) return;
+  config_.worker_allow = {};
+  for (const YamlNode& item : value.items) {
+    if (!expect(item, Kind::scalar, "an address range or a host name")) continue;
+    const auto allowed = allow_worker(config_.worker_allow, item.text);
+    if (!allowed) report(item, fmt::format("`worker_allow`: {}", allowed.error().message));
+  }
+}
+
 void ConfigReader::read_workers(const YamlNode& value, PoolConfig& pool) {
   if (!expect(value, Kind::list, "`workers` to be a list (each worker begins with `- `)")) return;
   if (value.items.empty()) return report(value, "`workers` is empty; add at least one URL");
@@ -218,6 +255,8 @@ void ConfigReader::read_worker_url(const YamlNode& value, WorkerConfig& worker) 
 void ConfigReader::check_worker(const YamlNode& value, const WorkerConfig& worker) {
   if (find(value, "url") == nullptr)
     report(value, "this worker has no `url`; add it, like url: http://10.0.0.1:8000");
+  if (const YamlNode* file = find(value, "api_key_file"); file != nullptr && list_alone_)
+    report(*file, "`api_key_file` is for the configuration file; write the key as `api_key`");
   const YamlNode* key = find(value, "api_key");
   if (key != nullptr && find(value, "api_key_file") != nullptr) {
     report(*key, "both `api_key` and `api_key_file`; keep the file");
@@ -225,8 +264,8 @@ void ConfigReader::check_worker(const YamlNode& value, const WorkerConfig& worke
     report(*key, "`api_key` must be plain ASCII without blanks around it");
   } else if (key != nullptr && inline_keys_open_) {
     report(*key,
-           "every user of this machine can read this file and the key in it; chmod 600 it, or use "
-           "`api_key_file`");
+           fmt::format("every user of this machine can read this file and the key in it; chmod 600 it{}",
+                       list_alone_ ? "" : ", or use `api_key_file`"));
   }
   const YamlNode* name = find(value, "name");
   if (name != nullptr && name->kind == Kind::scalar && !is_header_value(worker.name)) {

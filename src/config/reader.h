@@ -32,6 +32,7 @@ class ConfigReader : private TableReader {
       : TableReader(std::move(directory)), inline_keys_open_(inline_keys_open) {}
 
   ConfigLoad read(std::string_view yaml, const ConfigOverrides& overrides);
+  WorkerListLoad read_worker_list(std::string_view yaml);
 
  private:
   struct Place {
@@ -44,6 +45,8 @@ class ConfigReader : private TableReader {
   void read_pool(const YamlNode& value);
   void read_aliases(const YamlNode& value, PoolConfig& pool);
   void read_hash_on(const YamlNode& value, PoolConfig& pool);
+  void read_discover(const YamlNode& value, PoolConfig& pool);
+  void read_worker_allow(const YamlNode& value);
   void read_workers(const YamlNode& value, PoolConfig& pool);
   void read_worker(const YamlNode& value, PoolConfig& pool, std::vector<Place>& places);
   void read_worker_tls(const YamlNode& value, WorkerConfig& worker);
@@ -55,6 +58,7 @@ class ConfigReader : private TableReader {
 
   bool inline_keys_open_;
   Config config_;
+  bool list_alone_ = false;  // of workers, from somebody who need not be allowed to read our secrets
   std::unordered_map<std::string, Place> root_places_;
   std::unordered_map<std::string, int> model_lines_;  // model or alias -> line
 };

@@ -32,13 +32,14 @@ std::string describe(const Field& field) {
   if (field.key == "models") return "list of names";
   if (field.key == "expires") return "date";
   if (field.key == "hash") return "text";
+  if (field.key == "worker_allow") return "list";
   return std::string(field.example);
 }
 
 /// The default as the file would have it; "" where there is none.
 std::string default_of(const Field& field, void* defaults) {
   if (field.key == "policy") return std::string(default_route_policy().name);
-  if (field.key == "hash_on") return std::string(field.example);
+  if (field.key == "hash_on" || field.key == "worker_allow") return std::string(field.example);
   return field.type == FieldType::structure ? "" : format_field(field, defaults);
 }
 
@@ -126,7 +127,7 @@ constexpr std::string_view kExampleHead =
 void append_example(std::string& out, std::string_view indent, const Field& field, void* defaults,
                     bool active) {
   std::string value = default_of(field, defaults);
-  if (value.empty() || field.key == "capacity") value = field.example;
+  if (value.empty() || field.key == "capacity" || field.key == "dns") value = field.example;
   if (field.type == FieldType::path) value = fmt::format("\"{}\"", value);
   fmt::format_to(std::back_inserter(out), "{0}# {1}\n{0}{2}{3}: {4}\n", indent, field.doc, active ? "" : "#",
                  field.key, value);
@@ -138,7 +139,13 @@ void append_example_pool(std::string& out) {
   out += "  # ";
   fmt::format_to(std::back_inserter(out), "{}\n  - model: llama-3-8b\n", pool_fields().front().doc);
   for (const Field& field : pool_fields().subspan(1)) {
-    if (field.key != "workers") append_example(out, "    ", field, &pool, field.key == "policy");
+    if (field.key == "discover") {
+      fmt::format_to(std::back_inserter(out), "    # {}\n    discover:\n", field.doc);
+      for (const Field& inner : discover_fields())
+        append_example(out, "      ", inner, &pool.discover, false);
+    } else if (field.key != "workers") {
+      append_example(out, "    ", field, &pool, field.key == "policy");
+    }
   }
   out += "    # The engines: each a URL, or a map with `url` and any of the keys below.\n    workers:\n";
   out += "      - http://10.0.0.1:8000\n";
@@ -169,6 +176,8 @@ std::string config_reference() {
   PoolConfig pool;
   page += "## `pools`\n\nA list; each pool serves one model.\n\n";
   append_table(page, pool_fields(), &pool);
+  page += "### `discover`\n\nInside a pool. Details: [workers.md](../workers.md).\n\n";
+  append_table(page, discover_fields(), &pool.discover);
   WorkerConfig worker;
   page += "### `workers`\n\nA list inside a pool; a plain URL is short for `{url: ...}`.\n\n";
   append_table(page, worker_fields(), &worker);
@@ -188,7 +197,7 @@ std::string config_example() {
   Config defaults;
   std::string out(kExampleHead);
   for (const Field& field : root_fields()) {
-    if (field.type == FieldType::structure) continue;
+    if (field.type == FieldType::structure && !field.example.starts_with('[')) continue;
     append_example(out, "", field, &defaults, field.key == "listen" || field.key == "admin");
     out += '\n';
   }

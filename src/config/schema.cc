@@ -49,6 +49,13 @@ constexpr Field kRoot[] = {
     {"access_log", Type::text, 0, 0,
      "File for one JSON line per request; `-` is standard output. Prompts are never logged.",
      at<&Config::access_log>, "/var/log/heng/access.log"},
+    {"worker_allow", Type::structure, 0, 0,
+     "Where workers added at run time or discovered may be: address ranges, `name`s and `*.name`s. "
+     "Link-local "
+     "and metadata addresses are refused always.",
+     nullptr, "[127.0.0.0/8, \"::1\", 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, \"fc00::/7\"]"},
+    {"dns_server", Type::endpoint_or_off, 0, 0,
+     "Address of the DNS server to ask; `off` = those of /etc/resolv.conf.", at<&Config::dns_server>, ""},
     {"seed", Type::count, 0, kExactMax, "Seed of the policies' random numbers; 0 takes one from the system.",
      at<&Config::seed>, ""},
     {"timeouts", Type::structure, 0, 0, "See below.", nullptr, "group"},
@@ -163,8 +170,19 @@ constexpr Field kPool[] = {
     {"session_header", Type::header_name, 0, 0,
      "Requests with the same value of this header stay on one worker.", at<&PoolConfig::session_header>,
      "x-session-id"},
+    {"discover", Type::structure, 0, 0, "More workers, found while running; then `workers` may be left out.",
+     nullptr, "group"},
     {"workers", Type::structure, 0, 0, "The engines: each a URL, or a map with `url`.", nullptr,
      "list of workers"},
+};
+
+constexpr Field kDiscover[] = {
+    {"dns", Type::endpoint_or_off, 0, 0, "name:port; every address of the name is a worker (http).",
+     at<&DiscoverConfig::dns>, "llama.default.svc.cluster.local:8000"},
+    {"every", Type::duration, 0.1, kHour, "From one look-up of `dns` to the next.",
+     at<&DiscoverConfig::every>, ""},
+    {"file", Type::text, 0, 0, "A YAML list in the form of `workers`, watched for changes.",
+     at<&DiscoverConfig::file>, "/etc/heng/workers/llama.yaml"},
 };
 
 constexpr Field kWorker[] = {
@@ -299,6 +317,7 @@ Result<void> set_text(const Field& field, std::string& member, std::string_view 
 std::span<const Field> root_fields() { return kRoot; }
 std::span<const Section> sections() { return kSections; }
 std::span<const Field> pool_fields() { return kPool; }
+std::span<const Field> discover_fields() { return kDiscover; }
 std::span<const Field> worker_fields() { return kWorker; }
 std::span<const Field> worker_tls_fields() { return kWorkerTls; }
 std::span<const Field> key_fields() { return kKey; }

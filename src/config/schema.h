@@ -65,6 +65,7 @@ struct Section {
 std::span<const Field> root_fields();
 std::span<const Section> sections();
 std::span<const Field> pool_fields();
+std::span<const Field> discover_fields();
 std::span<const Field> worker_fields();
 std::span<const Field> worker_tls_fields();
 /// Of an entry of the keys' file, whose scalars go into a Tenant, and of its `limits`.

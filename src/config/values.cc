@@ -50,23 +50,6 @@ bool is_ipv4(const std::string& host) {
   return inet_pton(AF_INET, host.c_str(), &address) == 1;
 }
 
-/// RFC 1123 names, and "_" because container networks use it.
-bool is_host_name(std::string_view host) {
-  if (host.empty() || host.size() > 253 || host.front() == '-') return false;
-  bool numeric = true, label_empty = true;
-  for (const char c : host) {
-    if (c == '.') {
-      if (label_empty) return false;
-      label_empty = true;
-      continue;
-    }
-    if (!is_letter(c) && !is_digit(c) && c != '-' && c != '_') return false;
-    if (!is_digit(c)) numeric = false;
-    label_empty = false;
-  }
-  return !label_empty && !numeric;  // digits and dots only: a mistyped address, see is_ipv4
-}
-
 /// Splits "host:port" and checks the host; the port may be missing when `port_default` is not 0.
 Result<Endpoint> split_endpoint(std::string_view text, std::uint16_t port_default) {
   Endpoint endpoint;
@@ -249,6 +232,23 @@ bool is_loopback(std::string_view host) {
   in6_addr six{};
   if (inet_pton(AF_INET6, text.c_str(), &six) == 1) return IN6_IS_ADDR_LOOPBACK(&six);
   return text == "localhost";
+}
+
+bool is_host_name(std::string_view host) {
+  // Container networks use "_".
+  if (host.empty() || host.size() > 253 || host.front() == '-') return false;
+  bool numeric = true, label_empty = true;
+  for (const char c : host) {
+    if (c == '.') {
+      if (label_empty) return false;
+      label_empty = true;
+      continue;
+    }
+    if (!is_letter(c) && !is_digit(c) && c != '-' && c != '_') return false;
+    if (!is_digit(c)) numeric = false;
+    label_empty = false;
+  }
+  return !label_empty && !numeric;  // digits and dots only: a mistyped address, see is_ipv4
 }
 
 bool is_header_name(std::string_view text) {

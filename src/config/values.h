@@ -38,6 +38,8 @@ std::string format_endpoint(const Endpoint& endpoint);
 
 /// 127.0.0.0/8, ::1 or "localhost": reachable from this machine only.
 bool is_loopback(std::string_view host);
+/// RFC 1123, and "_"; not digits and dots only, which would be a mistyped address.
+bool is_host_name(std::string_view host);
 /// RFC 9110 field name.
 bool is_header_name(std::string_view text);
 /// Visible ASCII and inner spaces: may stand in a header value.
