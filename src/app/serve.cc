@@ -13,6 +13,7 @@
 #include "app/exit_code.h"
 #include "gateway/admin.h"
 #include "gateway/gateway.h"
+#include "live/machine.h"
 #include "live/service_notify.h"
 
 extern char** environ;
@@ -21,12 +22,17 @@ namespace heng {
 
 namespace {
 
+void tell(const std::vector<std::string>& cuts) {
+  for (const std::string& cut : cuts) spdlog::warn("{}", cut);
+}
+
 /// The running program: what signals act on.
 class Service {
  public:
-  Service(std::string path, ConfigOverrides overrides, Config config)
+  Service(std::string path, ConfigOverrides overrides, Config config, const MachineLimits& machine)
       : path_(std::move(path)),
         overrides_(std::move(overrides)),
+        machine_(machine),
         gateway_(loop_, std::move(config)),
         stalls_(gateway_.metrics().counter("heng_stalls_total",
                                            "Times this process did not run for half a second or longer", {})),
@@ -83,6 +89,7 @@ class Service {
     if (!loaded.issues.empty()) {
       done = fail(ErrorCode::invalid, format_issues(path_, loaded.issues));
     } else {
+      tell(fit_to_machine(loaded.config, machine_));
       done = gateway_.reload(std::move(loaded.config));
     }
     gateway_.metrics()
@@ -115,6 +122,7 @@ class Service {
 
   std::string path_;
   ConfigOverrides overrides_;
+  MachineLimits machine_;
   Loop loop_;
   Gateway gateway_;
   Counter& stalls_;
@@ -176,7 +184,10 @@ int check_configuration(const std::string& path, const ConfigOverrides& override
 int serve(const std::string& path, const ConfigOverrides& overrides) {
   ConfigLoad loaded = load_config(path, overrides);
   if (!loaded.issues.empty()) return print_issues(path, loaded.issues);
-  Service service(path, overrides, std::move(loaded.config));
+  end_when_out_of_memory();
+  const MachineLimits machine = claim_machine_limits();
+  tell(fit_to_machine(loaded.config, machine));
+  Service service(path, overrides, std::move(loaded.config), machine);
   if (const auto started = service.start(); !started) {
     fmt::print(stderr, "heng: {}\n", started.error().message);
     return kExitFailed;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -19,7 +20,11 @@ class Buffer {
   /// Readable bytes past size(), which simdjson needs.
   static constexpr std::size_t kPadding = 64;
 
+  /// What all buffers of this thread have allocated together.
+  static std::uint64_t held_bytes() { return held_bytes_; }
+
   Buffer() = default;
+  ~Buffer() { held_bytes_ -= capacity_; }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     Buffer moved(std::move(other));
@@ -39,6 +44,7 @@ class Buffer {
     HENG_ASSERT(grown != nullptr);
     static_cast<void>(bytes_.release());
     bytes_.reset(grown);
+    held_bytes_ += capacity - capacity_;
     capacity_ = capacity;
   }
   /// Room for `bytes` more behind size(); write there, then call grow().
@@ -67,6 +73,7 @@ class Buffer {
   }
 
  private:
+  static inline thread_local std::uint64_t held_bytes_ = 0;
   struct Free {
     void operator()(char* bytes) const { std::free(bytes); }
   };

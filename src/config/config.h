@@ -81,6 +81,7 @@ struct TimeoutConfig {
   Duration client_write = 60s;   // a client that reads nothing of a waiting answer
   Duration worker_idle = 60s;    // unused connection to a worker
   Duration drain = 30s;          // SIGTERM: how long requests in flight may take to finish
+  Duration handover = 3600s;     // ... and how long after a hand-over to a new process
 };
 
 struct LimitConfig {
@@ -94,6 +95,7 @@ struct LimitConfig {
                                       << 10;  // waiting for a slow reader before the worker is no longer read
   std::uint32_t worker_head_bytes = 64 << 10;
   std::uint32_t failed_logins_per_minute = 30;  // of one source address
+  std::uint64_t buffered_bytes = 0;  // of all connections together; 0 = a quarter of the memory there is
 };
 
 struct HealthConfig {

@@ -89,6 +89,9 @@ constexpr Field kTimeouts[] = {
      ""},
     {"drain", Type::duration, 0, kDay, "How long requests in flight may take to finish after SIGTERM.",
      at<&TimeoutConfig::drain>, ""},
+    {"handover", Type::duration, 0, 7 * kDay,
+     "How long the old process may take to finish its requests after a hand-over to a new one.",
+     at<&TimeoutConfig::handover>, ""},
 };
 
 constexpr Field kLimits[] = {
@@ -112,6 +115,11 @@ constexpr Field kLimits[] = {
     {"failed_logins_per_minute", Type::count, 1, 1e6,
      "Requests without a valid key from one address; more are answered with 429.",
      at<&LimitConfig::failed_logins_per_minute>, ""},
+    {"buffered_bytes", Type::bytes, 0, 1024 * kGiB,
+     "Request bodies and waiting answers in memory together; above it, requests with a body get a 503. 0 is "
+     "a "
+     "quarter of the memory there is.",
+     at<&LimitConfig::buffered_bytes>, ""},
 };
 
 constexpr Field kHealth[] = {
