@@ -128,10 +128,19 @@ Result<void> check_dns_server(const Config& config) {
                                               quote(config.dns_server->host)));
 }
 
+Result<void> check_adaptive_limit(const Config& config) {
+  const auto& [min, max, tolerance, slack] = config.adaptive_limit;
+  if (min <= max) return {};
+  return fail(
+      ErrorCode::invalid,
+      fmt::format("`adaptive_limit`: `min` {} is above `max` {}; lower one or raise the other", min, max));
+}
+
 constexpr CrossCheck kCrossChecks[] = {{"admin", check_admin_token},
                                        {"listen", check_addresses},
                                        {"listen", check_exposure},
                                        {"dns_server", check_dns_server},
+                                       {"adaptive_limit", check_adaptive_limit},
                                        {"forward_authorization", check_credentials}};
 
 }  // namespace

@@ -27,6 +27,9 @@ struct Endpoint {
 /// the others are held against `worker_allow`.
 enum class WorkerOrigin : std::uint8_t { file, runtime, dns, discovery_file };
 
+/// In place of a number of requests in flight: learned.
+inline constexpr std::uint32_t kAdaptive = 0xffffffff;
+
 struct WorkerConfig {
   std::string url;   // normalised: scheme://host:port/base, no trailing slash, no userinfo
   std::string name;  // unique in its pool; default: host:port (and base path if needed to be unique)
@@ -39,6 +42,7 @@ struct WorkerConfig {
   bool tls_verify = true;
   double capacity = 0;  // work per second for dynamic weights; 0 = learned
   double weight = 1;
+  std::uint32_t max_in_flight = 0;  // of the pool's requests; 0 = the pool's worker_max_in_flight
   WorkerOrigin origin = WorkerOrigin::file;
   bool drained = false;  // at run time: no new requests
 
@@ -65,7 +69,9 @@ struct PoolConfig {
   OptionValues policy_options;
   AffinitySource hash_on = AffinitySource::prompt;  // what `hash` keys on
   std::string hash_header;                          // when hash_on == header
-  std::string session_header;  // requests with the same value stay on one worker, any policy; "" = off
+  std::string session_header;       // requests with the same value stay on one worker, any policy; "" = off
+  std::uint32_t max_in_flight = 0;  // all workers together; 0 = no limit
+  std::uint32_t worker_max_in_flight = 0;  // each worker without a number of its own; 0 = no limit
   std::vector<WorkerConfig> workers;
   DiscoverConfig discover;
 };
@@ -118,6 +124,20 @@ struct RetryConfig {
   double hedge_ratio = 0.05;        // such attempts per request over the last 10 s
 };
 
+/// Requests that wait while every worker of their model is full.
+struct QueueConfig {
+  std::uint32_t length = 1000;  // of each model
+  Duration timeout = 30s;
+};
+
+/// Of `max_in_flight: adaptive`.
+struct AdaptiveLimitConfig {
+  std::uint32_t min = 4;
+  std::uint32_t max = 1024;
+  double tolerance = 2;  // first bytes are late beyond tolerance x their time without load + slack
+  Duration slack = 200ms;
+};
+
 struct Config {
   Endpoint listen{"127.0.0.1", 8080};
   std::optional<Endpoint> admin = Endpoint{"127.0.0.1", 8081};
@@ -133,6 +153,8 @@ struct Config {
   LimitConfig limits;
   HealthConfig health;
   RetryConfig retry;
+  QueueConfig queue;
+  AdaptiveLimitConfig adaptive_limit;
   std::vector<PoolConfig> pools;
   WorkerAllow worker_allow = default_worker_allow();
   std::optional<Endpoint> dns_server;  // nothing = those of /etc/resolv.conf

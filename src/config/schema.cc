@@ -62,6 +62,8 @@ constexpr Field kRoot[] = {
     {"limits", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"health", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"retry", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"queue", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"adaptive_limit", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"pools", Type::structure, 0, 0,
      "The models and who serves them, see below. The only key that must be there.", nullptr, "list of pools"},
 };
@@ -157,11 +159,32 @@ constexpr Field kRetry[] = {
      at<&RetryConfig::hedge_ratio>, ""},
 };
 
+constexpr Field kQueue[] = {
+    {"length", Type::count, 0, 1e6,
+     "Requests that may wait, for each model; beyond it the least entitled get 429.",
+     at<&QueueConfig::length>, ""},
+    {"timeout", Type::duration, 0.001, kDay,
+     "Who has waited so long gets 429 (or before, see `x-stainless-timeout`).", at<&QueueConfig::timeout>,
+     ""},
+};
+
+constexpr Field kAdaptiveLimit[] = {
+    {"min", Type::count, 1, 1e6, "The limit is never lower.", at<&AdaptiveLimitConfig::min>, ""},
+    {"max", Type::count, 1, 1e6, "The limit is never higher.", at<&AdaptiveLimitConfig::max>, ""},
+    {"tolerance", Type::number, 1, 100,
+     "First bytes are late after this many times what they take without load ...",
+     at<&AdaptiveLimitConfig::tolerance>, ""},
+    {"slack", Type::duration, 0, kHour, "... and this in addition.", at<&AdaptiveLimitConfig::slack>, ""},
+};
+
 constexpr Section kSections[] = {
     {"timeouts", "How long Heng waits.", kTimeouts, section_at<&Config::timeouts>},
     {"limits", "What Heng accepts.", kLimits, section_at<&Config::limits>},
     {"health", "When a worker is taken out and brought back.", kHealth, section_at<&Config::health>},
     {"retry", "Second attempts.", kRetry, section_at<&Config::retry>},
+    {"queue", "Waiting while all workers of a model are full, see `max_in_flight`.", kQueue,
+     section_at<&Config::queue>},
+    {"adaptive_limit", "Of `max_in_flight: adaptive`.", kAdaptiveLimit, section_at<&Config::adaptive_limit>},
 };
 
 constexpr Field kPool[] = {
@@ -180,6 +203,12 @@ constexpr Field kPool[] = {
      "x-session-id"},
     {"discover", Type::structure, 0, 0, "More workers, found while running; then `workers` may be left out.",
      nullptr, "group"},
+    {"max_in_flight", Type::count, 0, 1e6,
+     "Requests at a time on all workers together; more wait, see `queue`. 0 = no limit.",
+     at<&PoolConfig::max_in_flight>, ""},
+    {"worker_max_in_flight", Type::count_or_adaptive, 0, 1e6,
+     "Requests at a time on each worker, or `adaptive`: learned from the time to first byte. 0 = no limit.",
+     at<&PoolConfig::worker_max_in_flight>, ""},
     {"workers", Type::structure, 0, 0, "The engines: each a URL, or a map with `url`.", nullptr,
      "list of workers"},
 };
@@ -211,6 +240,9 @@ constexpr Field kWorker[] = {
      at<&WorkerConfig::capacity>, "200"},
     {"weight", Type::number, 0.001, 1e6, "Its share compared with the other workers.",
      at<&WorkerConfig::weight>, ""},
+    {"max_in_flight", Type::count_or_adaptive, 0, 1e6,
+     "Requests at a time, or `adaptive`. 0 = the pool's `worker_max_in_flight`.",
+     at<&WorkerConfig::max_in_flight>, ""},
     {"tls", Type::structure, 0, 0, "Only for https: whom to trust.", nullptr, "group"},
 };
 
@@ -253,6 +285,9 @@ Result<double> parse_measure(FieldType type, std::string_view text) {
   if (!value && type == Type::count) {
     return fail(ErrorCode::invalid, fmt::format("{} is not a whole number", quote(text)));
   }
+  if (!value && type == Type::count_or_adaptive) {
+    return fail(ErrorCode::invalid, fmt::format("{} is neither a whole number nor `adaptive`", quote(text)));
+  }
   return value;
 }
 
@@ -264,13 +299,18 @@ std::string format_measure(const Field& field, double value) {
 }
 
 Result<void> set_measure(const Field& field, const Target& target, std::string_view text) {
+  if (field.type == Type::count_or_adaptive && text == "adaptive") {
+    *std::get<std::uint32_t*>(target) = kAdaptive;
+    return {};
+  }
   const auto value = parse_measure(field.type, text);
   if (!value) return std::unexpected(value.error());
   if (*value < field.min || *value > field.max) {
     return fail(ErrorCode::invalid,
                 fmt::format("{} is out of range; allowed: {}", quote(text), format_range(field)));
   }
-  const bool whole = field.type == Type::count || field.type == Type::bytes;
+  const bool whole =
+      field.type == Type::count || field.type == Type::count_or_adaptive || field.type == Type::bytes;
   if (whole && *value != std::floor(*value)) {
     return fail(ErrorCode::invalid, fmt::format("{} is not a whole number{}", quote(text),
                                                 field.type == Type::bytes ? " of bytes" : ""));
@@ -387,8 +427,8 @@ std::string format_field(const Field& field, void* object) {
 }
 
 std::string format_range(const Field& field) {
-  if (field.type != Type::count && field.type != Type::bytes && field.type != Type::number &&
-      field.type != Type::duration)
+  if (field.type != Type::count && field.type != Type::count_or_adaptive && field.type != Type::bytes &&
+      field.type != Type::number && field.type != Type::duration)
     return "";
   if (field.max >= kExactMax) return fmt::format("from {}", format_measure(field, field.min));
   return fmt::format("{} to {}", format_measure(field, field.min), format_measure(field, field.max));
@@ -400,6 +440,8 @@ std::string_view describe_type(const Field& field) {
       return "true or false";
     case Type::count:
       return "whole number";
+    case Type::count_or_adaptive:
+      return "whole number or adaptive";
     case Type::bytes:
       return "size";
     case Type::number:

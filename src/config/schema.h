@@ -16,6 +16,7 @@ namespace heng {
 enum class FieldType : std::uint8_t {
   flag,
   count,
+  count_or_adaptive,
   bytes,
   number,
   duration,

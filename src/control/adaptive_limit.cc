@@ -21,6 +21,13 @@ constexpr int kLearningWindows = 3;
 constexpr int kFutile = 6;        // 0.9^6: about half of the limit gone
 constexpr double kHelped = 0.25;  // ln: first bytes came a quarter sooner
 
+constexpr double kTokensMax = 8e6;  // below 2^23: the last of 24 octaves
+
+std::size_t octave(double tokens) {
+  return static_cast<std::size_t>(
+      std::bit_width(static_cast<std::uint64_t>(std::clamp(tokens, 0.0, kTokensMax))));
+}
+
 }  // namespace
 
 AdaptiveLimit::AdaptiveLimit(const AdaptiveLimitOptions& options, Instant now)
@@ -51,13 +58,19 @@ void AdaptiveLimit::Unloaded::learn(double sample) {
 
 void AdaptiveLimit::on_first_byte(double prompt_tokens, Duration elapsed, std::uint32_t in_flight,
                                   Instant now) {
+  take(unloaded_[octave(prompt_tokens)], elapsed, in_flight, now);
+}
+
+void AdaptiveLimit::on_whole_answer(double output_tokens, Duration elapsed, std::uint32_t in_flight,
+                                    Instant now) {
+  take(unloaded_[kOctaves + octave(output_tokens)], elapsed, in_flight, now);
+}
+
+void AdaptiveLimit::take(Unloaded& unloaded, Duration elapsed, std::uint32_t in_flight, Instant now) {
   if (now - elapsed < changed_) return;  // it says nothing about the present limit
-  const auto octave = static_cast<std::size_t>(
-      std::bit_width(static_cast<std::uint64_t>(std::clamp(prompt_tokens, 0.0, 8e6))));
-  Unloaded& unloaded = unloaded_[std::min(octave, unloaded_.size() - 1)];
   const double seconds = std::max(to_seconds(elapsed), 1e-4);
-  if (learning_ > 0 || unloaded.samples < unloaded.first.size() || in_flight <= limit_ / 2)
-    unloaded.learn(seconds);
+  const bool unseen = unloaded.samples < unloaded.first.size();
+  if (learning_ > 0 || unseen || in_flight <= limit_ / 2) unloaded.learn(seconds);
   ++window_.samples;
   window_.on_time += seconds <= options_.tolerance * unloaded.seconds + to_seconds(options_.slack);
   window_.log_ratio += std::log(seconds / unloaded.seconds);

@@ -33,6 +33,9 @@ class AdaptiveLimit {
 
   /// `in_flight`: on the worker, this request included.
   void on_first_byte(double prompt_tokens, Duration elapsed, std::uint32_t in_flight, Instant now);
+  /// An answer that came all at once, so that nobody saw its first token: on time relative to answers of the
+  /// same length.
+  void on_whole_answer(double output_tokens, Duration elapsed, std::uint32_t in_flight, Instant now);
   /// The worker itself answered 429 or 503.
   void on_refused(std::uint32_t in_flight, Instant now);
 
@@ -52,6 +55,7 @@ class AdaptiveLimit {
     bool limit_used = false;
   };
 
+  void take(Unloaded& unloaded, Duration elapsed, std::uint32_t in_flight, Instant now);
   void judge(Instant now);
   void decrease(double mean_log_ratio, Instant now);
   void change(double limit, Instant now);
@@ -64,7 +68,8 @@ class AdaptiveLimit {
   double late_at_first_ = 0;
   Instant changed_;
   Window window_;
-  std::array<Unloaded, 24> unloaded_;  // by octave of prompt tokens
+  static constexpr std::size_t kOctaves = 24;
+  std::array<Unloaded, 2 * kOctaves> unloaded_;  // by octave of prompt tokens, then of output tokens
 };
 
 }  // namespace heng

@@ -43,6 +43,7 @@ void Pool::set_weight(Slot slot, double weight, double capacity) {
 
 void Pool::remove(Slot slot) {
   state_[slot] = in_flight_[slot] == 0 ? State::free : State::leaving;
+  set_limit(slot, 0);
   rebuild();
 }
 

@@ -46,6 +46,7 @@ class Pool {
   PoolView view() const;
   const RoutePolicy& policy() const { return *policy_; }
   RoutePolicy& policy() { return *policy_; }
+  bool is_eligible(Slot slot) const { return is_member(slot) && healthy_[slot] != 0; }
   bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
   std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
   std::uint32_t in_flight() const { return total_in_flight_; }

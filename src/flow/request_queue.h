@@ -21,14 +21,14 @@ constexpr double service_cost(double prompt_tokens, double output_tokens) {
 
 /// A request that may wait. Owned by whoever waits, must be removed before it goes; in one queue at a time.
 struct QueuedRequest {
-  static constexpr std::uint32_t kPriorityMax = 9;
+  static constexpr std::uint32_t kPriorityMax = 9, kPriorityNormal = 5;
 
-  std::uint64_t tenant = 0;    // who pays for it
-  double weight = 1;           // the tenant's share beside others'; > 0, alike for all its requests
-  std::uint32_t priority = 5;  // 0 to kPriorityMax, higher goes first
-  double cost = 0;             // expected, see service_cost
-  Instant deadline{};          // comes out as expired then
-  bool again = false;          // it had its turn already: it goes before the tenant's others
+  std::uint64_t tenant = 0;  // who pays for it
+  double weight = 1;         // the tenant's share beside others'; > 0, alike for all its requests
+  std::uint32_t priority = kPriorityNormal;  // 0 to kPriorityMax, higher goes first
+  double cost = 0;                           // expected, see service_cost
+  Instant deadline{};                        // comes out as expired then
+  bool again = false;                        // it had its turn already: it goes before the tenant's others
 
  private:
   friend class RequestQueue;

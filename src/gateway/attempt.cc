@@ -58,7 +58,11 @@ void Attempt::end(Outcome outcome, const AnswerTokens& tokens, Instant now) {
   pool_->pool().end(event, now);
   --worker_->in_flight;
   worker_->health().on_attempt(outcome, now);
-  if (pool_->pool().is_member(slot_)) pool_->pool().set_eligible(slot_, worker_->health().eligible());
+  if (pool_->pool().is_member(slot_)) {
+    pool_->pool().set_eligible(slot_, worker_->health().eligible());
+    if (outcome == Outcome::overloaded) pool_->learn_refusal(slot_);
+  }
+  pool_->serve_line_later();
 }
 
 void Attempt::reset() {

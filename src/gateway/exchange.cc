@@ -42,7 +42,7 @@ void Exchange::begin(ServerConnection& connection) {
   bytes_in_ = connection.body().size();
   if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_))
     return refuse(*error);
-  if (!find_pool()) return;
+  if (!find_pool() || !read_queueing()) return;
   const RequestFacts& facts = request_.facts();
   view_.prompt_tokens = pool_->estimate_tokens(facts.prompt_bytes);
   view_.output_tokens_max = facts.output_tokens_max;
@@ -51,16 +51,20 @@ void Exchange::begin(ServerConnection& connection) {
   session_ = session_key();
   stores_resource_ = request_.stores_resource();
   request_.keep(connection, id_, gateway_.config_.forward_authorization);
-  const Slot slot = choose_worker();
-  if (slot == kNoSlot) {
+  if (pool_->line().empty()) {
+    if (const Slot slot = choose_worker(); slot != kNoSlot) {
+      start_attempt(slot);
+      return gateway_.hedge_later(*this);
+    }
+  }
+  if (pool_->pool().room() == Pool::Room::none) {
     return refuse({503,
                    fmt::format("no worker for model '{}' is available now", pool_->model()),
                    {},
                    "no_worker_available",
                    kRetryAfter});
   }
-  start_attempt(slot);
-  gateway_.hedge_later(*this);
+  wait_in_line();
 }
 
 /// Sets pool_, and pinned_worker_ for resources with a known home. False: the request has been refused.
@@ -157,6 +161,7 @@ Slot Exchange::choose_worker() {
     if (const auto worker = pool_->sessions().find(session_, now)) home = pool_->slot_of(*worker);
   }
   if (home != kNoSlot && pool.reserve_on(home, view_, now)) return home;
+  if (pinned_worker_ != 0 && home != kNoSlot && pool.is_eligible(home)) return kNoSlot;  // nobody else has it
   return pool.reserve(view_, now).value_or(kNoSlot);
 }
 
@@ -191,18 +196,20 @@ bool Exchange::may_try_again(const Attempt& attempt, Outcome outcome) {
   if (!retry.enabled || attempts_made_ > 1 || pinned_worker_ != 0 || connection_ == nullptr) return false;
   if (!request_.is_repeatable() && outcome != Outcome::refused && outcome != Outcome::overloaded)
     return false;
+  // Where all are overloaded, the client had better come back later.
+  if (outcome == Outcome::overloaded && pool_->pool().room(attempt.slot()) != Pool::Room::free) return false;
   return has_alternative(attempt) &&
          (outcome == Outcome::refused || gateway_.retry_budget_.take(gateway_.loop_.now()));
 }
 
-/// Only if another worker is eligible.
+/// Only if another worker is eligible; if those are full, it is first in its tenant's line.
 void Exchange::try_again(Attempt& attempt, Outcome outcome) {
   const Instant now = gateway_.loop_.now();
   attempt.end(outcome, tokens(), now);
-  const std::optional<Slot> next = pool_->pool().reserve(view_, now, attempt.slot());
-  HENG_ASSERT(next.has_value());
   pool_->retries().add();
-  start_attempt(*next);
+  if (const auto next = pool_->pool().reserve(view_, now, attempt.slot())) return start_attempt(*next);
+  avoid_ = attempt.slot();
+  wait_in_line();
 }
 
 /// Once for each request, and outside of the budget: a worker stops answering rarely, however many wait for
@@ -223,7 +230,8 @@ void Exchange::leave_worker(const Worker& worker) {
 
 void Exchange::hedge() {
   if (connection_ == nullptr || answering_ || attempts_made_ != 1 || !current_->active() ||
-      pinned_worker_ != 0 || session_ != 0 || !request_.is_repeatable() || !has_alternative(*current_))
+      pinned_worker_ != 0 || session_ != 0 || !request_.is_repeatable() || !pool_->line().empty() ||
+      pool_->pool().room(current_->slot()) != Pool::Room::free)
     return;
   const Instant now = gateway_.loop_.now();
   if (!gateway_.hedge_budget_.take(now)) return;
@@ -250,6 +258,8 @@ void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
   current_ = &attempt;
   last_piece_ = now;
   attempt.note_first_byte(view_, now);
+  if (view_.stream && outcome == Outcome::ok)
+    pool_->learn_first_byte(attempt.slot(), view_.prompt_tokens, attempt.ttft());
   if (redirects_elsewhere(head, attempt.worker().config())) {
     attempt.end(Outcome::protocol, {}, now);
     answer_error({502,
@@ -312,6 +322,8 @@ void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) 
   }
   connection_->write(pieces, complete);
   if (complete) {
+    if (!view_.stream && status_ < 400 && request_.is_inference())
+      pool_->learn_whole_answer(current_->slot(), usage_.output_tokens, now - current_->started());
     current_->end(outcome_of(status_), tokens(), now);
     finish(End::completed);
   } else if (connection_->pending_bytes() > gateway_.config_.limits.stream_buffer_bytes) {
@@ -401,7 +413,9 @@ void Exchange::answer_error(const ApiError& error) {
 
 void Exchange::finish(End end) {
   const Duration took = gateway_.loop_.now() - arrived_;
+  if (waiting()) pool_->line().leave(*this);
   count_end(end, took);
+  settle();
   if (gateway_.access_log_) write_access_line(end, took);
   if (connection_ != nullptr) connection_->observe(nullptr);
   connection_ = nullptr;
@@ -414,6 +428,10 @@ void Exchange::finish(End end) {
   pieces_ = attempts_made_ = 0;
   pinned_worker_ = 0;
   status_ = 0;
+  waited_ = client_timeout_ = Duration(0);
+  avoid_ = turn_slot_ = kNoSlot;
+  charged_ = 0;
+  tenant = 0;
   left_worker_ = answering_ = event_stream_ = stores_resource_ = false;
   boundary_.reset();
   gateway_.recycle(this);
@@ -429,6 +447,7 @@ void Exchange::count_end(End end, Duration took) {
   if (end == End::canceled) status_ = 499;
   if (!pool_) return;
   if (end == End::completed && status_ < 400) pool_->duration().observe(to_seconds(took));
+  if (end == End::completed && request_.is_inference()) pool_->learn_output(output_tokens());
   if (usage_.prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage_.prompt_tokens);
   MemberMetrics* metrics = current_->slot() == kNoSlot ? nullptr : pool_->metrics(current_->slot());
   if (metrics == nullptr) return;
@@ -445,14 +464,14 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::format_to(
       std::back_inserter(line),
       R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},)"
-      R"("end":"{}","attempts":{},"stream":{},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},)"
+      R"("end":"{}","attempts":{},"stream":{},"queued_ms":{:.3f},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},)"
       R"("bytes_out":{},"prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
       gateway_.wall_time_s(), json_quote(id_), peer_, request_.method(), json_quote(request_.path()),
       json_quote(request_.model()),
       attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
-      kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(current_->ttft()),
-      to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens, usage_.cached_tokens,
-      usage_.output_tokens != 0 ? usage_.output_tokens : pieces_);
+      kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
+      to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,
+      usage_.cached_tokens, output_tokens());
   gateway_.access_log_->append({line.data(), line.size()});
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "flow/event_boundary.h"
+#include "flow/request_queue.h"
 #include "gateway/attempt.h"
 #include "gateway/client_request.h"
 #include "gateway/model_pool.h"
@@ -20,12 +21,22 @@ class Gateway;
 
 /// Between the client's connection and the workers'. Owned and recycled by the gateway. Every exchange ends
 /// in exactly one call of finish(), which releases what it has reserved.
-class Exchange final : public AnswerObserver {
+class Exchange final : public AnswerObserver, public QueuedRequest {
  public:
   explicit Exchange(Gateway& gateway) : gateway_(gateway) {}
 
   /// Takes the request from the connection and starts the first attempt, or answers with an error.
   void begin(ServerConnection& connection);
+  // from the line in which it waits:
+  /// Reserves a worker for it; false if none that it may go to has room.
+  bool take_turn(Instant now);
+  /// Goes to the worker of take_turn, after it has left the line; says how long it has waited.
+  Duration begin_turn(Instant now);
+  /// It has left the line without a turn.
+  void turn_away(ApiError error);
+  /// It has left the line of a pool that `pool` takes the place of.
+  void change_pool(std::shared_ptr<ModelPool> pool);
+
   /// `worker` has stopped answering: what waits there for its first byte goes to another.
   void leave_worker(const Worker& worker);
   /// The first byte is late: one more attempt beside the first, if there is still nothing to relay.
@@ -49,13 +60,17 @@ class Exchange final : public AnswerObserver {
   std::shared_ptr<ModelPool> pool_of_resource();
   std::uint64_t affinity_key() const;
   std::uint64_t session_key() const;
+  bool read_queueing();
   Slot choose_worker();
   void start_attempt(Slot slot);
+  void wait_in_line();
+  void settle();
   Attempt* other_active(const Attempt& attempt);
   bool has_alternative(const Attempt& attempt) const;
   bool may_try_again(const Attempt& attempt, Outcome outcome);
   void try_again(Attempt& attempt, Outcome outcome);
   void end_attempts(Outcome outcome);
+  std::uint32_t output_tokens() const { return usage_.output_tokens != 0 ? usage_.output_tokens : pieces_; }
   AnswerTokens tokens() const { return {usage_, pieces_}; }
   void start_answer(const HttpHead& head);
   void note_stored_resource(std::string_view piece);
@@ -78,6 +93,12 @@ class Exchange final : public AnswerObserver {
   std::uint64_t session_ = 0;        // hash of the session header's value; 0 = none
   Instant arrived_;
   Instant last_piece_;
+  Instant waits_since_;
+  Duration waited_{0};
+  Duration client_timeout_{0};  // as its client says; 0 = it does not
+  Slot turn_slot_ = kNoSlot;    // reserved by take_turn
+  Slot avoid_ = kNoSlot;        // has just failed it
+  double charged_ = 0;          // for turns
   Usage usage_;
   std::uint64_t bytes_in_ = 0;
   std::uint64_t bytes_out_ = 0;

@@ -121,9 +121,17 @@ std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
 void Gateway::put_pool(const std::string& model, const PoolConfig& config,
                        std::vector<std::shared_ptr<Worker>> workers) {
   std::shared_ptr<ModelPool>& pool = pools_[model];
-  if (pool && !same_policy(pool->config(), config)) retired_pools_.push_back(std::exchange(pool, nullptr));
-  if (!pool) pool = std::make_shared<ModelPool>(model, config, seed_, metrics_);
+  std::shared_ptr<ModelPool> old;
+  if (pool && !same_policy(pool->config(), config)) {
+    old = std::exchange(pool, nullptr);
+    retired_pools_.push_back(old);
+  }
+  if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_);
   pool->set_members(config, std::move(workers));
+  pool->set_limits(config_);
+  if (old) {
+    for (Exchange* waiting : old->line().take_all(loop_.now())) waiting->change_pool(pool);
+  }
   names_[model] = model;
   for (const std::string& alias : config.aliases) names_[alias] = model;
 }
@@ -159,6 +167,8 @@ void Gateway::build_pools() {
   std::erase_if(pools_, [&](auto& entry) {
     if (wanted_pools[entry.first]) return false;
     entry.second->set_members(entry.second->config(), {});
+    for (Exchange* waiting : entry.second->line().take_all(loop_.now()))
+      waiting->turn_away({404, "this model is no longer served here", "model", "model_not_found"});
     retired_pools_.push_back(entry.second);
     return true;
   });
@@ -185,6 +195,7 @@ void Gateway::tick() {
   for (const auto& [key, worker] : workers_) worker->tick(now);
   if (discovered_version() != discovered_version_) build_pools();
   for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
+  for (const auto& pool : retired_pools_) pool->line().serve(now);
   leave_stopped_workers();
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
   std::erase_if(retired_pools_, [](const auto& pool) { return pool.use_count() == 1; });

@@ -31,6 +31,9 @@ MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::s
                             {{"model", model}, {"worker", worker}})),
       in_flight(registry.gauge("heng_worker_inflight", "Requests under way on the worker",
                                {{"model", model}, {"worker", worker}})),
+      in_flight_limit(registry.gauge("heng_worker_inflight_limit",
+                                     "Requests the worker may have at a time; 0 = no limit",
+                                     {{"model", model}, {"worker", worker}})),
       health(registry.gauge("heng_worker_health", "1 if the worker is given requests, else 0",
                             {{"model", model}, {"worker", worker}})),
       registry_(registry),
@@ -48,19 +51,24 @@ void MemberMetrics::count_answer(int status) {
   counter.add();
 }
 
-ModelPool::ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed,
+ModelPool::ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
                      MetricRegistry& registry)
-    : model_(std::move(model)),
+    : loop_(loop),
+      model_(std::move(model)),
       config_(config),
       registry_(registry),
       pool_(config.policy->make(config.policy_options), Rng(seed).split(model_)),
+      line_(pool_, model_, registry),
       duration_(registry.histogram("heng_request_duration_seconds",
                                    "Time from the whole request to the end of its answer", duration_buckets(),
                                    {{"model", model_}})),
       retries_(
           registry.counter("heng_retries_total", "Second attempts on another worker", {{"model", model_}})),
       hedges_(registry.counter("heng_hedges_total", "Second attempts beside a first that was slow to answer",
-                               {{"model", model_}})) {}
+                               {{"model", model_}})),
+      in_flight_limit_(registry.gauge("heng_pool_inflight_limit",
+                                      "Requests all workers may have at a time; 0 = no limit",
+                                      {{"model", model_}})) {}
 
 void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
   config_ = config;
@@ -71,6 +79,7 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
     pool_.remove(slot);
     registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
     members_[slot].metrics.reset();
+    members_[slot].limit.reset();
   }
   for (const auto& worker : workers) {
     const auto own = std::ranges::find(config.workers, worker->config().url, &WorkerConfig::url);
@@ -81,11 +90,71 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
       slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
       if (slot >= members_.size()) members_.resize(slot + 1);
       members_[slot] = {
-          worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0};
+          worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0, 0, {}};
     }
+    members_[slot].max_in_flight =
+        wanted.max_in_flight != 0 ? wanted.max_in_flight : config.worker_max_in_flight;
     pool_.set_weight(slot, wanted.weight, wanted.capacity);
     members_[slot].model = wanted.model;
   }
+}
+
+void ModelPool::set_limits(const Config& config) {
+  const AdaptiveLimitOptions options{.min = config.adaptive_limit.min,
+                                     .max = config.adaptive_limit.max,
+                                     .tolerance = config.adaptive_limit.tolerance,
+                                     .slack = config.adaptive_limit.slack};
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (!pool_.is_member(slot)) continue;
+    Member& member = members_[slot];
+    if (member.max_in_flight != kAdaptive) {
+      member.limit.reset();
+    } else if (!member.limit) {
+      member.limit = std::make_unique<AdaptiveLimit>(options, loop_.now());
+    } else {
+      member.limit->set_options(options);
+    }
+    pool_.set_limit(slot, member.limit ? member.limit->limit() : member.max_in_flight);
+  }
+  pool_.set_pool_limit(config_.max_in_flight);
+  line_.set_options(config.queue);
+  serve_line_later();
+}
+
+void ModelPool::serve_line_later() {
+  if (line_.empty() || line_due_) return;
+  line_due_ = true;
+  loop_.defer([pool = weak_from_this()] {
+    if (const auto self = pool.lock()) {
+      self->line_due_ = false;
+      self->line_.serve(self->loop_.now());
+    }
+  });
+}
+
+void ModelPool::learn_first_byte(Slot slot, double prompt_tokens, Duration elapsed) {
+  Member& member = members_[slot];
+  if (!member.limit) return;
+  member.limit->on_first_byte(prompt_tokens, elapsed, pool_.in_flight(slot), loop_.now());
+  pool_.set_limit(slot, member.limit->limit());
+}
+
+void ModelPool::learn_whole_answer(Slot slot, double output_tokens, Duration elapsed) {
+  Member& member = members_[slot];
+  if (!member.limit) return;
+  member.limit->on_whole_answer(output_tokens, elapsed, pool_.in_flight(slot), loop_.now());
+  pool_.set_limit(slot, member.limit->limit());
+}
+
+void ModelPool::learn_refusal(Slot slot) {
+  Member& member = members_[slot];
+  if (!member.limit) return;
+  member.limit->on_refused(pool_.in_flight(slot), loop_.now());
+  pool_.set_limit(slot, member.limit->limit());
+}
+
+double ModelPool::expected_output(std::uint32_t max) const {
+  return max == 0 ? output_tokens_ : std::min<double>(max, output_tokens_);
 }
 
 Slot ModelPool::slot_of(std::uint64_t worker_identity) const {
@@ -113,6 +182,7 @@ void ModelPool::tick(Instant now, double time_s) {
   }
   pool_.tick(now);
   sample_weights(time_s);
+  line_.serve(now);
 }
 
 void ModelPool::sample_weights(double time_s) {
@@ -131,6 +201,8 @@ void ModelPool::sample_weights(double time_s) {
 }
 
 void ModelPool::expose_gauges() {
+  line_.expose_gauges();
+  in_flight_limit_.set(pool_.pool_limit());
   const std::span<const double> shares = pool_.policy().weights();
   const PoolView view = pool_.view();
   double total = 0;
@@ -142,6 +214,7 @@ void ModelPool::expose_gauges() {
     const double own_share = eligible && total > 0 ? view.weight[slot] / total : 0;
     metrics.weight.set(shares.empty() ? own_share : shares[slot]);
     metrics.in_flight.set(pool_.in_flight(slot));
+    metrics.in_flight_limit.set(pool_.limit(slot));
     metrics.health.set(eligible ? 1 : 0);
   }
 }

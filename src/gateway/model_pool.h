@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "config/config.h"
+#include "control/adaptive_limit.h"
 #include "flow/pool.h"
 #include "flow/sticky_table.h"
+#include "gateway/waiting_line.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
 
@@ -35,6 +37,7 @@ class MemberMetrics {
   Counter& cached_tokens;
   Gauge& weight;
   Gauge& in_flight;
+  Gauge& in_flight_limit;
   Gauge& health;
 
  private:
@@ -45,13 +48,16 @@ class MemberMetrics {
 };
 
 /// Shared by the gateway's table and the requests under way; lives on the gateway's loop.
-class ModelPool {
+class ModelPool : public std::enable_shared_from_this<ModelPool> {
  public:
-  ModelPool(std::string model, const PoolConfig& config, std::uint64_t seed, MetricRegistry& registry);
+  ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
+            MetricRegistry& registry);
 
   /// The same workers as before keep their slots and all that is learned about them.
   void set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
-  /// Health into eligibility, then the policy's controllers, then the weight history.
+  /// How many requests the workers may have, and how many may wait. After set_members.
+  void set_limits(const Config& config);
+  /// Health into eligibility, then the policy's controllers, then the weight history, then those who wait.
   void tick(Instant now, double time_s);
   void expose_gauges();
 
@@ -68,6 +74,20 @@ class ModelPool {
   /// Tokens in a prompt of so many bytes; the ratio follows the usage that workers report.
   double estimate_tokens(std::uint64_t bytes) const { return static_cast<double>(bytes) * tokens_per_byte_; }
   void learn_tokens(std::uint64_t bytes, std::uint32_t tokens);
+  /// How long an answer will be, as the last ones were; at most `max`, if that is not 0.
+  double expected_output(std::uint32_t max) const;
+  void learn_output(double tokens) { output_tokens_ += kAnswerStep * (tokens - output_tokens_); }
+
+  WaitingLine& line() { return line_; }
+  const WaitingLine& line() const { return line_; }
+  /// There may be room for those who wait: looks at the end of the turn.
+  void serve_line_later();
+  /// The worker's limit, if it learns one, learns from how long the first byte took, or an answer that came
+  /// as a whole.
+  void learn_first_byte(Slot slot, double prompt_tokens, Duration elapsed);
+  void learn_whole_answer(Slot slot, double output_tokens, Duration elapsed);
+  /// ... and from the worker's own 429 or 503.
+  void learn_refusal(Slot slot);
 
   const std::string& model() const { return model_; }
   const PoolConfig& config() const { return config_; }
@@ -86,19 +106,27 @@ class ModelPool {
     std::string model;  // the name the worker knows the model by
     std::unique_ptr<MemberMetrics> metrics;
     std::uint64_t assigned = 0;  // since the last sample
+    std::uint32_t max_in_flight = 0;
+    std::unique_ptr<AdaptiveLimit> limit;  // if max_in_flight is kAdaptive
   };
+  static constexpr double kAnswerStep = 0.05;  // how far one answer moves the expected length
   void sample_weights(double time_s);
 
+  Loop& loop_;
   std::string model_;
   PoolConfig config_;
   MetricRegistry& registry_;
   Pool pool_;
+  WaitingLine line_;
+  bool line_due_ = false;        // will be looked at, at the end of the turn
   std::vector<Member> members_;  // [slots]
   StickyTable sessions_;
   std::deque<WeightSample> history_;
   Histogram& duration_;
   Counter& retries_;
   Counter& hedges_;
+  Gauge& in_flight_limit_;
+  double output_tokens_ = 128;     // of an answer, until the first ones say better
   double tokens_per_byte_ = 0.25;  // about four bytes of English a token, until usage says better
 };
 

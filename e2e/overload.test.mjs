@@ -1,0 +1,282 @@
+// More requests than the workers can take: who waits, who goes first, who is turned away, and how it ends.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
+import { describe, test } from 'node:test';
+
+import OpenAI from 'openai';
+
+import {
+  assertApiError,
+  chat,
+  gate,
+  postBytes,
+  sleep,
+  startEngine,
+  startGateway,
+  startUpstream,
+  until,
+  Wire,
+} from './harness.mjs';
+
+/// A worker that holds every request until told to answer. `open(n)`: answers the n oldest.
+async function startGatedUpstream() {
+  const held = [];
+  const upstream = await startUpstream(async (incoming, response, body) => {
+    const gone = gate();
+    held.push(gone);
+    await gone.promise;
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ id: 'answer', user: JSON.parse(body.toString()).user }));
+  });
+  return {
+    ...upstream,
+    held,
+    users: () => upstream.requests.map(({ body }) => JSON.parse(body.toString()).user),
+    open: count => held.splice(0, count).forEach(one => one.resolve()),
+  };
+}
+
+const pools = (worker, extra = {}) => ({
+  pools: [{ model: 'm', worker_max_in_flight: 1, workers: [].concat(worker).map(one => one.url) }],
+  ...extra,
+});
+
+/// A chat request that need not be awaited; `from`: the client's address.
+function ask(gateway, user, { headers = {}, from, stream = false } = {}) {
+  const outgoing = http.request(`${gateway.url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    localAddress: from,
+    agent: false,
+  });
+  outgoing.end(JSON.stringify(chat('m', { user, stream })));
+  const answer = once(outgoing, 'response').then(async ([incoming]) => {
+    const body = Buffer.concat(await Array.fromAsync(incoming));
+    return { status: incoming.statusCode, headers: incoming.headers, body };
+  });
+  return Object.assign(answer, { leave: () => outgoing.destroy() });
+}
+
+const poolOf = async gateway => (await gateway.admin('/api/v1/pools')).json().pools[0];
+const queued = (gateway, count) =>
+  until(`${count} wait`, async () => (await poolOf(gateway)).queued === count, { everyMs: 5 });
+const metric = async (gateway, line) => {
+  const page = (await gateway.admin('/metrics')).text();
+  const found = page.split('\n').find(one => one.startsWith(`${line} `));
+  return found && Number(found.split(' ').at(-1));
+};
+
+describe('waiting', () => {
+  test('a request waits while its worker is full, streaming or not, and is then served', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const first = ask(gateway, 'a');
+    await until('the first is there', () => worker.held.length === 1);
+    const second = ask(gateway, 'b');
+    const third = ask(gateway, 'c', { stream: true });
+    await queued(gateway, 2);
+    assert.equal(await metric(gateway, 'heng_queue_depth{model="m"}'), 2);
+    assert.equal(worker.requests.length, 1);
+    for (const answer of [first, second, third]) {
+      await until('one is there', () => worker.held.length === 1);
+      worker.open(1);
+      assert.equal((await answer).status, 200);
+    }
+    assert.deepEqual(worker.users(), ['a', 'b', 'c']);
+    assert.equal(await metric(gateway, 'heng_queue_wait_seconds_count{model="m"}'), 2);
+    assert.equal((await poolOf(gateway)).queued, 0);
+  });
+
+  test('the limit of a pool holds for all its workers together', async () => {
+    const workers = [await startGatedUpstream(), await startGatedUpstream()];
+    const config = pools(workers);
+    Object.assign(config.pools[0], { max_in_flight: 3, worker_max_in_flight: 2 });
+    const gateway = await startGateway(config);
+    const answers = ['a', 'b', 'c', 'd', 'e'].map(user => ask(gateway, user));
+    await queued(gateway, 2);
+    assert.equal((await poolOf(gateway)).in_flight, 3);
+    const opening = setInterval(() => workers.forEach(worker => worker.open(1)), 10);
+    for (const answer of answers) assert.equal((await answer).status, 200);
+    clearInterval(opening);
+  });
+
+  test('who leaves while waiting is forgotten at once', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const first = ask(gateway, 'a');
+    await until('the first is there', () => worker.held.length === 1);
+    const second = ask(gateway, 'b');
+    second.catch(() => {});
+    await queued(gateway, 1);
+    second.leave();
+    await queued(gateway, 0);
+    const third = ask(gateway, 'c');
+    await queued(gateway, 1);
+    worker.open(1);
+    await first;
+    await until('the next is there', () => worker.held.length === 1);
+    worker.open(1);
+    assert.equal((await third).status, 200);
+    assert.deepEqual(worker.users(), ['a', 'c']);
+  });
+
+  test('a reload with other limits loses nobody who waits', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const answers = ['a', 'b', 'c', 'd'].map(user => ask(gateway, user));
+    await queued(gateway, 3);
+    const wider = pools(worker, { queue: { length: 1 } });
+    wider.pools[0].worker_max_in_flight = 2;
+    gateway.write(wider);
+    assert.equal((await gateway.admin('/api/v1/reload', { method: 'POST' })).status, 200);
+    await queued(gateway, 2);
+    const other = pools(worker);
+    other.pools[0].policy = 'round_robin';
+    gateway.write(other);
+    assert.equal((await gateway.admin('/api/v1/reload', { method: 'POST' })).status, 200);
+    const opening = setInterval(() => worker.open(1), 10);
+    for (const answer of answers) assert.equal((await answer).status, 200);
+    clearInterval(opening);
+  });
+
+  test('draining serves those who wait', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const answers = ['a', 'b', 'c'].map(user => ask(gateway, user));
+    await queued(gateway, 2);
+    gateway.program.signal('SIGTERM');
+    const opening = setInterval(() => worker.open(1), 10);
+    for (const answer of answers) assert.equal((await answer).status, 200);
+    clearInterval(opening);
+    assert.equal(await gateway.program.waitForEnd(), 0);
+  });
+
+  test('a request whose worker died waits for the others, before its like', async () => {
+    const [dying, living] = [await startGatedUpstream(), await startGatedUpstream()];
+    const gateway = await startGateway(pools([dying, living]));
+    const first = ask(gateway, 'a');
+    const second = ask(gateway, 'b');
+    await until('both are busy', () => dying.held.length === 1 && living.held.length === 1);
+    const orphan = dying.users()[0];
+    const third = ask(gateway, 'c');
+    await queued(gateway, 1);
+    await dying.close();
+    await queued(gateway, 2);
+    const opening = setInterval(() => living.open(1), 10);
+    for (const answer of [first, second, third]) assert.equal((await answer).status, 200);
+    clearInterval(opening);
+    assert.equal(living.users()[1], orphan);
+  });
+});
+
+describe('who goes first', () => {
+  test('the urgent, and nobody makes themselves more urgent', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const answers = [ask(gateway, 'now')];
+    await until('the first is there', () => worker.held.length === 1);
+    for (const [user, priority] of [['low', 1], ['lowest', 0], ['pushy', 9], ['plain', undefined]]) {
+      const headers = priority === undefined ? {} : { 'x-heng-priority': String(priority) };
+      answers.push(ask(gateway, user, { headers }));
+      await queued(gateway, answers.length - 1);
+    }
+    const opening = setInterval(() => worker.open(1), 10);
+    await Promise.all(answers);
+    clearInterval(opening);
+    assert.deepEqual(worker.users(), ['now', 'pushy', 'plain', 'low', 'lowest']);
+    assert.equal(worker.requests[1].headers['x-heng-priority'], undefined);
+    assertApiError(await ask(gateway, 'odd', { headers: { 'x-heng-priority': 'high' } }), 400);
+  });
+
+  test('a client that floods does not delay another', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    const flood = Array.from({ length: 40 }, () => ask(gateway, 'flood', { from: '127.0.0.1' }));
+    await queued(gateway, 39);
+    const others = Array.from({ length: 3 }, () => ask(gateway, 'other', { from: '127.0.0.2' }));
+    await queued(gateway, 42);
+    const opening = setInterval(() => worker.open(1), 5);
+    await Promise.all([...flood, ...others]);
+    clearInterval(opening);
+    const places = worker.users().flatMap((user, place) => (user === 'other' ? [place] : []));
+    assert.ok(places.at(-1) <= 7, `the other client was served at places ${places}`);
+  });
+});
+
+describe('turning away', () => {
+  test('when too many wait: 429 that says when to come back', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker, { queue: { length: 1 } }));
+    const served = [ask(gateway, 'a')];
+    await until('the first is there', () => worker.held.length === 1);
+    served.push(ask(gateway, 'b'));
+    await queued(gateway, 1);
+    const refused = await ask(gateway, 'c');
+    const error = assertApiError(refused, 429);
+    assert.equal(error.code, 'queue_full');
+    assert.equal(error.type, 'rate_limit_error');
+    const ms = Number(refused.headers['retry-after-ms']);
+    assert.ok(ms >= 500 && ms <= 60_000, `retry-after-ms: ${ms}`);
+    assert.equal(Number(refused.headers['retry-after']), Math.ceil(ms / 1000));
+    assert.equal(await metric(gateway, 'heng_shed_total{model="m",reason="queue_full"}'), 1);
+    const opening = setInterval(() => worker.open(1), 10);
+    for (const answer of served) assert.equal((await answer).status, 200);
+    clearInterval(opening);
+  });
+
+  test('the official client raises RateLimitError, or comes back when told', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker, { queue: { length: 0 } }));
+    const first = ask(gateway, 'a');
+    await until('the first is there', () => worker.held.length === 1);
+    await assert.rejects(gateway.client().chat.completions.create(chat('m')), OpenAI.RateLimitError);
+    const patient = gateway.client({ maxRetries: 3 }).chat.completions.create(chat('m', { user: 'patient' }));
+    await sleep(100);
+    const opening = setInterval(() => worker.open(1), 10);
+    assert.equal((await patient).id, 'answer');
+    clearInterval(opening);
+    assert.equal((await first).status, 200);
+  });
+
+  test('who waits too long: 429, by the gateway’s patience or the client’s own', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker, { queue: { timeout: '2s' } }));
+    const first = ask(gateway, 'a');
+    await until('the first is there', () => worker.held.length === 1);
+    const began = performance.now();
+    const took = answer => answer.then(value => ({ ...value, ms: performance.now() - began }));
+    const hasty = took(ask(gateway, 'b', { headers: { 'x-stainless-timeout': '1' } }));
+    const patient = took(ask(gateway, 'c'));
+    for (const [answer, seconds] of [[await hasty, 1], [await patient, 2]]) {
+      assert.equal(assertApiError(answer, 429).code, 'queue_timeout');
+      assert.ok(answer.ms > seconds * 1000 - 50 && answer.ms < seconds * 1000 + 900, `${answer.ms} ms`);
+    }
+    worker.open(1);
+    assert.equal((await first).status, 200);
+    assert.equal(worker.requests.length, 1);
+  });
+
+  test('a low request makes room for a normal one', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker, { queue: { length: 1 } }));
+    const first = ask(gateway, 'a');
+    await until('the first is there', () => worker.held.length === 1);
+    const low = ask(gateway, 'low', { headers: { 'x-heng-priority': '0' } });
+    await queued(gateway, 1);
+    const normal = ask(gateway, 'normal');
+    assert.equal(assertApiError(await low, 429).code, 'queue_full');
+    const opening = setInterval(() => worker.open(1), 10);
+    assert.equal((await normal).status, 200);
+    clearInterval(opening);
+    await first;
+  });
+
+  test('none healthy is not full: 503 at once', async () => {
+    const worker = await startGatedUpstream();
+    const gateway = await startGateway(pools(worker));
+    await worker.close();
+    await until('it is out', async () => (await poolOf(gateway)).eligible === 0);
+    assert.equal(assertApiError(await ask(gateway, 'a'), 503).code, 'no_worker_available');
+  });
+});
