@@ -37,12 +37,13 @@ export function tokens(text) {
 
 export const bytesOf = token => token.text.repeat(token.times);
 
-/// `$name` of `values`; the longest name wins.
+/// `$name` of `values`; `$w1.address` is a name too.
 export function fill(text, values) {
   return text
-    .replace(/\$(\w+(?:\.\w+)?)/g, (all, name) => {
-      const known = name in values ? name : name.split('.')[0];
-      return known in values ? values[known] + name.slice(known.length) : all;
+    .replace(/\$(\w+)(\.\w+)?/g, (all, name, more = '') => {
+      if (name + more in values) return values[name + more];
+      if (name in values) return values[name] + more;
+      throw new Error(`nothing is called ${all}; write \\$ for a dollar sign`);
     })
     .replaceAll(dollar, '$');
 }

@@ -86,7 +86,7 @@ bool redirects_elsewhere(const HttpHead& head, const WorkerConfig& worker) {
 }
 
 bool is_nominated(std::string_view connection, std::string_view name) {
-  if (connection.empty() || starts_ignoring_case(name, "content-")) return false;
+  if (connection.empty() || starts_ignoring_case(name, "content-") || is_credential(name)) return false;
   while (!connection.empty()) {
     const std::size_t comma = std::min(connection.find(','), connection.size());
     std::string_view option = connection.substr(0, comma);

@@ -34,7 +34,7 @@ bool is_client_retry(const HttpHead& head);
 bool redirects_elsewhere(const HttpHead& head, const WorkerConfig& worker);
 
 /// Named in Connection, so meant for us alone; but a client cannot strip what the worker needs to read the
-/// body.
+/// body, nor the key it asks with.
 bool is_nominated(std::string_view connection, std::string_view name);
 
 }  // namespace heng

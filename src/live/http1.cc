@@ -95,12 +95,32 @@ bool is_digits(std::string_view text) {
   return !text.empty() && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
-bool is_host(std::string_view host) {
-  constexpr std::string_view kAllowed = "-._~%!$&'()*+;=:[]";
+/// A name or an address as RFC 3986 3.2.2 writes it (but without escapes, which no name has), and perhaps a
+/// port.
+bool is_host(std::string_view text) {
+  const bool is_address = text.starts_with('[');
+  const std::size_t end = is_address ? text.find(']') : std::min(text.find(':'), text.size());
+  if (end == text.npos) return false;
+  const std::string_view host = text.substr(is_address ? 1 : 0, is_address ? end - 1 : end);
+  const std::string_view port = text.substr(is_address ? end + 1 : end);
+  if (!port.empty() &&
+      !(port == ":" || (port.front() == ':' && port.size() <= 6 && is_digits(port.substr(1)))))
+    return false;
+  const std::string_view marks = is_address ? ":." : "-._~!$&'()*+;=";
   return !host.empty() && std::ranges::all_of(host, [&](char c) {
-    return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') ||
-           kAllowed.find(c) != kAllowed.npos;
+    return is_digits({&c, 1}) || (lower(c) >= 'a' && lower(c) <= 'z') || marks.find(c) != marks.npos;
   });
+}
+
+/// A transfer coding of RFC 9112 7.2, perhaps under "chunked": well-formed, but nothing that is done here.
+bool is_unsupported_coding(std::string_view value) {
+  const std::size_t comma = std::min(value.find(','), value.size());
+  const std::string_view coding = trim(value.substr(0, comma));
+  const std::string_view rest = value.substr(std::min(comma + 1, value.size()));
+  constexpr std::string_view kCodings[] = {"gzip", "x-gzip", "compress", "x-compress", "deflate"};
+  return std::ranges::any_of(kCodings,
+                             [&](std::string_view known) { return equals_ignoring_case(coding, known); }) &&
+         (comma == value.size() || equals_ignoring_case(trim(rest), "chunked"));
 }
 
 struct FramingFields {
@@ -161,7 +181,8 @@ std::optional<HeadError> read_framing(HttpHead& head, const FramingFields& found
       return HeadError{status, "both Content-Length and Transfer-Encoding"};
     if (head.minor_version == 0) return HeadError{status, "Transfer-Encoding in HTTP/1.0"};
     if (!equals_ignoring_case(found.transfer_encoding->value, "chunked")) {
-      return HeadError{status, "Transfer-Encoding must be 'chunked'"};
+      const bool unsupported = status == 400 && is_unsupported_coding(found.transfer_encoding->value);
+      return HeadError{unsupported ? 501 : status, "Transfer-Encoding must be 'chunked'"};
     }
     head.framing = BodyFraming::chunked;
   } else if (found.content_length != nullptr) {
