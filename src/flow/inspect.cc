@@ -8,6 +8,7 @@
 #include <array>
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -168,34 +169,32 @@ void check_value(od::value value, std::uint32_t depth_left) {
   }
 }
 
-/// A number in [0, max], or null (= absent, 0).
+/// A whole number in [0, max], or null (= absent, 0).
 double bounded_number(std::string_view token, std::string_view key, double max) {
   if (token == "null") return 0;
   double number = -1;
   const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), number);
-  if (error != std::errc() || end != token.data() + token.size() || !(number >= 0 && number <= max)) {
-    throw invalid(fmt::format("'{}' must be a number from 0 to {:.0f}", key, max), std::string(key),
+  const bool read = error == std::errc() && end == token.data() + token.size();
+  if (!read || !(number >= 0 && number <= max) || number != std::floor(number)) {
+    throw invalid(fmt::format("'{}' must be a whole number from 0 to {:.0f}", key, max), std::string(key),
                   "invalid_value");
   }
   return number;
 }
 
-enum class Key : std::uint8_t { other, model, stream, max_tokens, choices, logprobs, prompt, user, previous };
+enum class Key : std::uint8_t { model, stream, max_tokens, choices, logprobs, prompt, user, previous };
 
-Key known_key(std::string_view key) {
-  static constexpr std::pair<std::string_view, Key> kKnown[] = {
-      {"model", Key::model},       {"messages", Key::prompt},
-      {"prompt", Key::prompt},     {"input", Key::prompt},
-      {"stream", Key::stream},     {"max_tokens", Key::max_tokens},
-      {"n", Key::choices},         {"max_completion_tokens", Key::max_tokens},
-      {"user", Key::user},         {"max_output_tokens", Key::max_tokens},
-      {"best_of", Key::choices},   {"previous_response_id", Key::previous},
-      {"logprobs", Key::logprobs}, {"top_logprobs", Key::logprobs}};
-  for (const auto& [name, known] : kKnown) {
-    if (name == key) return known;
-  }
-  return Key::other;
-}
+struct KnownKey {
+  std::string_view name;
+  Key meaning;
+};
+constexpr KnownKey kKnownKeys[] = {{"model", Key::model},       {"messages", Key::prompt},
+                                   {"prompt", Key::prompt},     {"input", Key::prompt},
+                                   {"stream", Key::stream},     {"max_tokens", Key::max_tokens},
+                                   {"n", Key::choices},         {"max_completion_tokens", Key::max_tokens},
+                                   {"user", Key::user},         {"max_output_tokens", Key::max_tokens},
+                                   {"best_of", Key::choices},   {"previous_response_id", Key::previous},
+                                   {"logprobs", Key::logprobs}, {"top_logprobs", Key::logprobs}};
 
 }  // namespace
 
@@ -267,7 +266,7 @@ void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_
 
 void RequestInspector::Parser::read_field(Key known, std::string_view key, od::value value,
                                           std::uint32_t depth_left, RequestFacts& facts) {
-  if (known != Key::prompt && known != Key::other) {
+  if (known != Key::prompt) {
     const od::json_type type = value.type();
     if (type == od::json_type::object || type == od::json_type::array) {
       throw invalid(fmt::format("'{}' must not be an object or an array", key), std::string(key),
@@ -308,28 +307,30 @@ void RequestInspector::Parser::read_field(Key known, std::string_view key, od::v
       if (token != "true" && token != "false") bounded_number(token, key, kChoicesMax);
       return;
     }
-    case Key::other:
-      return check_value(value, depth_left);
   }
 }
 
 void RequestInspector::Parser::read(std::string_view body, std::uint32_t depth_max, RequestFacts& facts) {
   document = parser.iterate(body.data(), body.size(), body.size() + Buffer::kPadding);
   if (document.type() != od::json_type::object) throw invalid("the request body must be a JSON object");
-  std::uint32_t seen = 0;  // bits of the known keys
+  std::uint32_t seen = 0;  // bits of kKnownKeys
   od::object object = document.get_object();
   for (od::field field : object) {
     std::string_view key = checked_key(field);
     // "mod\u0065l" is "model" to the worker, so it must be for us.
     if (key.find('\\') != key.npos) key = field.unescaped_key();
-    const Key known = known_key(key);
-    const std::uint32_t bit = 1u << static_cast<unsigned>(known);
+    const auto* known = std::ranges::find(kKnownKeys, key, &KnownKey::name);
+    if (known == std::end(kKnownKeys)) {
+      check_value(field.value(), depth_max - 1);
+      continue;
+    }
+    const std::uint32_t bit = 1u << (known - kKnownKeys);
     // A worker could take the other one of two.
-    if ((known == Key::model || known == Key::stream || known == Key::previous) && (seen & bit) != 0) {
+    if ((seen & bit) != 0) {
       throw invalid(fmt::format("'{}' is given twice", key), std::string(key), "duplicate_key");
     }
     seen |= bit;
-    read_field(known, key, field.value(), depth_max - 1, facts);
+    read_field(known->meaning, key, field.value(), depth_max - 1, facts);
   }
   if (document.current_location().error() != simdjson::OUT_OF_BOUNDS)
     throw invalid("bytes after the end of the request body's JSON");

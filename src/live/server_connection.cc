@@ -234,13 +234,16 @@ std::size_t ServerConnection::continue_body(std::string_view bytes) {
     refuse({400, "malformed chunked body"});
     return bytes.size();
   }
-  for (const std::string_view piece : incoming.pieces) {
-    if (incoming.body.size() + piece.size() > server_.options_.limits.body_bytes) {
-      refuse({413, "request body too large"});
-      return bytes.size();
-    }
-    incoming.body.append(piece);
+  std::size_t total = incoming.body.size();
+  for (const std::string_view piece : incoming.pieces) total += piece.size();
+  // llhttp keeps there what of the current chunk is still to come.
+  const std::uint64_t told = result.state == ChunkResult::State::more ? incoming.parser.content_length : 0;
+  const std::uint64_t bytes_max = server_.options_.limits.body_bytes;
+  if (total > bytes_max || told > bytes_max - total) {
+    refuse({413, "request body too large"});
+    return bytes.size();
   }
+  for (const std::string_view piece : incoming.pieces) incoming.body.append(piece);
   incoming.wire_bytes += result.consumed;
   if (incoming.wire_bytes > kChunkOverheadMax + kChunkOverheadRatio * incoming.body.size()) {
     refuse({400, "chunked body with too little payload"});
