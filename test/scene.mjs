@@ -112,6 +112,7 @@ class Client extends Actor {
     (await this.open()).send(latin1(words.text() ?? ''));
   }
   async ask(method, target, headers, body) {
+    this.bodiless = method === 'HEAD';
     if (body !== undefined) {
       headers = { 'content-type': 'application/json', 'content-length': body.length, ...headers };
     }
@@ -131,6 +132,9 @@ class Client extends Actor {
   }
   async do_get(words) {
     await this.ask('GET', words.word(), words.headers());
+  }
+  async do_head(words) {
+    await this.ask('HEAD', words.word(), words.headers());
   }
   async do_delete(words) {
     await this.ask('DELETE', words.word(), words.headers());
@@ -179,7 +183,7 @@ class Client extends Actor {
   async readBody(timeoutMs) {
     if (this.body !== undefined) return this.body;
     const { headers, status } = this.head;
-    if (status < 200 || status === 204 || status === 304) return (this.body = Buffer.alloc(0));
+    if (this.bodiless || status < 200 || status === 204 || status === 304) return (this.body = Buffer.alloc(0));
     if (headers['transfer-encoding'] === 'chunked') {
       const pieces = [];
       for (;;) {
@@ -238,6 +242,12 @@ class Client extends Actor {
     }
     assert.equal(headers['transfer-encoding'], 'chunked', 'an answer that ends with its connection');
     assert.ok(!/(^|\n)0+\r\n\r\n$/.test(left), 'the last chunk came');
+  }
+  /// The connection ends by a reset: all that came is in `seen`.
+  async do_expect_reset(words) {
+    await this.wire.takeUntilClose(words.timeoutMs);
+    await until('the socket is closed', () => this.wire.socket.closed);
+    assert.equal(this.wire.socket.errored?.code, 'ECONNRESET');
   }
   /// Nothing more comes and the connection stays.
   async do_expect_silence(words) {
@@ -366,9 +376,12 @@ class Worker extends Actor {
   do_expect_open() {
     assert.ok(!this.asked.wire.closed, 'the connection is closed');
   }
+  /// got nothing, got N requests, got at most N requests
   do_got(words) {
+    const atMost = words.word('at') && words.word('most');
     const wanted = words.word('nothing') ? 0 : words.number();
     words.word('requests') ?? words.word('request');
+    if (atMost) return assert.ok(this.count <= wanted, `${this.count} requests came`);
     assert.equal(this.count, wanted, 'requests that came');
   }
 
@@ -390,6 +403,13 @@ class Worker extends Actor {
   do_answers(words) {
     this.automatic = this.wholeAnswer(words);
     for (const asked of this.waiting.splice(0)) asked.wire.send(latin1(this.automatic));
+  }
+  /// A byte at a time.
+  async do_slowly(words) {
+    for (const byte of latin1(words.text())) {
+      this.asked.wire.send(Buffer.from([byte]));
+      await sleep(1);
+    }
   }
   /// The head of a stream of server-sent events, and some of them.
   do_stream() {
@@ -491,6 +511,10 @@ class GatewayActor extends Actor {
       { timeoutMs: words.timeoutMs },
     );
   }
+  /// show: what the workers look like, for whoever writes a case
+  async do_show() {
+    console.log((await this.gateway.admin('/api/v1/workers')).text());
+  }
   /// healthy: health and admin answer at once
   async do_healthy() {
     const began = performance.now();
@@ -507,6 +531,26 @@ class GatewayActor extends Actor {
     const limit = words.number();
     words.word('MiB');
     assert.ok(megabytes < limit, `${megabytes} MiB`);
+  }
+}
+
+/// Many clients at once, of which only the answers' statuses matter.
+class Crowd extends Actor {
+  constructor(gateway) {
+    super();
+    this.gateway = gateway;
+  }
+  /// asks N [stream] [with ...]
+  async do_asks(words) {
+    const count = words.number();
+    const body = { model: 'm', messages: [{ role: 'user', content: 'hello' }] };
+    const headers = words.headers();
+    const ask = () => this.gateway.request('/v1/chat/completions', { body, headers });
+    this.answers = await Promise.all(Array.from({ length: count }, ask));
+  }
+  do_expect(words) {
+    const statuses = words.word().split('|');
+    for (const answer of this.answers) assert.ok(statuses.includes(String(answer.status)), answer.text());
   }
 }
 
@@ -589,6 +633,7 @@ export class Scene {
   actor(name) {
     if (this.actors[name]) return this.actors[name];
     if (name === 'heng') return (this.actors[name] = new GatewayActor(this));
+    if (name === 'crowd') return (this.actors[name] = new Crowd(this.gateway));
     if (name === 'run') return (this.actors[name] = new Run());
     const port = name.startsWith('admin') ? this.gateway.adminPort : this.gateway.port;
     return (this.actors[name] = new Client(port, this.values));

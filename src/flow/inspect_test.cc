@@ -2,6 +2,7 @@
 // refuses.
 #include "flow/inspect.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <simdjson.h>
@@ -74,7 +75,21 @@ TEST(Inspect, RefusesWithTheFieldAtFault) {
   EXPECT_EQ(param(R"({"max_tokens":1e400})"), "max_tokens");
   EXPECT_EQ(param(R"({"n":1000000000})"), "n");
   EXPECT_EQ(param(R"({"logprobs":1e9})"), "logprobs");
+  EXPECT_EQ(param(R"({"top_logprobs":2.5})"), "top_logprobs");
+  EXPECT_EQ(param(R"({"best_of":"2"})"), "best_of");
+  EXPECT_EQ(param(R"({"max_tokens":1e2,"max_completion_tokens":100.0})"), "accepted");
   EXPECT_EQ(param(R"({"max_tokens":null,"n":1,"logprobs":true,"stream":null,"model":null})"), "accepted");
+}
+
+TEST(Inspect, RefusesEveryKnownKeyGivenTwice) {
+  for (const char* key :
+       {"model", "messages", "prompt", "input", "stream", "max_tokens", "n", "user", "best_of",
+        "max_completion_tokens", "max_output_tokens", "previous_response_id", "logprobs", "top_logprobs"}) {
+    const auto got = inspect(fmt::format(R"({{"{0}":null,"other":1,"{0}":null}})", key));
+    ASSERT_TRUE(got.error) << key;
+    EXPECT_EQ(got.error->code, "duplicate_key") << key;
+  }
+  EXPECT_FALSE(inspect(R"({"other":1,"other":2,"max_tokens":1,"max_completion_tokens":2})").error);
 }
 
 TEST(Inspect, NestingIsBounded) {

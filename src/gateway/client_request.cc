@@ -13,6 +13,25 @@ namespace {
 
 constexpr std::size_t kModelNameMax = 256;  // it goes into messages and logs
 
+/// JSON under one of its names (RFC 6839 3.1), or what plain `curl -d` says.
+bool is_json(std::string_view type) {
+  type = type.substr(0, type.find_first_of("; \t"));
+  const std::string_view subtype = type.substr(std::min(type.find('/') + 1, type.size()));
+  constexpr std::string_view kSuffix = "+json";
+  return type.empty() || equals_ignoring_case(subtype, "json") ||
+         (subtype.size() > kSuffix.size() &&
+          equals_ignoring_case(subtype.substr(subtype.size() - kSuffix.size()), kSuffix)) ||
+         equals_ignoring_case(type, "application/x-www-form-urlencoded");
+}
+
+/// All fields of that name count: a worker may read another one than we do.
+bool is_encoded(const HttpHead& head) {
+  return std::ranges::any_of(head.fields, [](const HeaderField& field) {
+    return equals_ignoring_case(field.name, "content-encoding") &&
+           !equals_ignoring_case(field.value, "identity");
+  });
+}
+
 }  // namespace
 
 bool ClientRequest::is_inference() const {
@@ -35,18 +54,13 @@ std::optional<ApiError> ClientRequest::read(const ServerConnection& connection, 
   method_ = head.method;
   target_ = head.target;
   if (has_dot_segments(path())) return ApiError{400, "the path must not have '.' or '..' segments", {}, {}};
-  if (const auto coding = head.find("content-encoding");
-      coding && !equals_ignoring_case(*coding, "identity")) {
-    return ApiError{415, "compressed request bodies are not accepted", {}, {}};
-  }
+  if (is_encoded(head)) return ApiError{415, "compressed request bodies are not accepted", {}, {}};
   const std::string_view type = head.find("content-type").value_or("");
   const bool json_path = is_inference();
   if (starts_ignoring_case(type, "multipart/form-data") && !json_path) {
     facts_.model = facts_.model_token = multipart_model(type, body);
   } else {
-    const bool json_type =
-        type.empty() || type.find("json") != type.npos ||
-        starts_ignoring_case(type, "application/x-www-form-urlencoded");  // plain `curl -d`
+    const bool json_type = is_json(type);
     if (json_path && !json_type) return ApiError{415, "the request body must be application/json", {}, {}};
     if (json_path || (json_type && body.starts_with('{'))) {
       if (auto error = inspector.inspect_json(body, config.limits.json_depth, facts_)) return error;
