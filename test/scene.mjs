@@ -614,9 +614,9 @@ export class Scene {
   }
 
   /// What a configuration leaves out: no probes (they are not part of the conversation) and one pool of all,
-  /// in which w1 is always the first choice.
+  /// in which w1 is always the first choice and w2 the second.
   configText(text) {
-    const weighted = name => `{url: $${name}, weight: ${name === 'w1' ? 1000000 : 1}}`;
+    const weighted = name => `{url: $${name}, weight: ${{ w1: 1000000, w2: 1000 }[name] ?? 1}}`;
     const all = Object.keys(this.workers).map(weighted).join(', ');
     const defaults = {
       listen: '$listen',
