@@ -199,7 +199,7 @@ const hastyConfig = {
 
 /// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without
 /// addresses, or a function of the addresses that gives the file's text. It must end cleanly: a nonzero exit at the end of the file fails the file.
-export async function startGateway(config) {
+export async function startGateway(config, { wrap = [] } = {}) {
   const port = await freePort();
   const adminPort = await freePort();
   const configPath = path.join(scratch, `heng-${port}.yaml`);
@@ -220,24 +220,18 @@ export async function startGateway(config) {
       { mode: 0o600 },
     );
   write(config);
-  const program = new Program('gateway', hengBinary, ['serve', '-c', configPath]);
-  cleanups.push(async () => {
-    if (program.end !== undefined) return;
-    program.signal('SIGTERM');
-    assert.equal(
-      await program.waitForEnd(),
-      0,
-      `the gateway ended badly; it wrote:\n${program.log().slice(-4000)}`,
-    );
-  });
-  await program.waitForHttp(`${adminUrl}/healthz`);
-  return {
+  const gateway = {
     port,
     url,
     adminPort,
     adminUrl,
     configPath,
-    program,
+    /// Again, after it has ended.
+    async start() {
+      const [command, ...args] = [...wrap, hengBinary, 'serve', '-c', configPath];
+      gateway.program = new Program('gateway', command, args);
+      await gateway.program.waitForHttp(`${adminUrl}/healthz`);
+    },
     /// Replaces the configuration file (text as it is, an object like the first one); does not reload it.
     write,
     /// The official client, as a user would make it; no retries, so that each failure is seen.
@@ -246,6 +240,18 @@ export async function startGateway(config) {
     admin: (target, options) => request(`${adminUrl}${target}`, options),
     heng: (command, ...args) => heng(command, '--admin', `127.0.0.1:${adminPort}`, ...args),
   };
+  cleanups.push(async () => {
+    const { program } = gateway;
+    if (program.end !== undefined) return;
+    program.signal('SIGTERM');
+    assert.equal(
+      await program.waitForEnd(),
+      0,
+      `the gateway ended badly; it wrote:\n${program.log().slice(-4000)}`,
+    );
+  });
+  await gateway.start();
+  return gateway;
 }
 
 // ------------------------------------------------------------------------------------------- servers and req

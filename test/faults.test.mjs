@@ -11,12 +11,14 @@ const paths = process.env.HENG_FAULTS
   ? process.env.HENG_FAULTS.split('\n')
   : fs.readdirSync(folder).filter(name => name.endsWith('.fault')).sort().map(name => path.join(folder, name));
 
+const scripts = paths.map(file =>
+  parseScript(path.relative(process.cwd(), file), fs.readFileSync(file, 'latin1')),
+);
 const shown = text => JSON.stringify(text.length > 50 ? `${text.slice(0, 40)}...` : text);
 
 describe('faults', { concurrency: 2, timeout: 600_000 }, () => {
-  for (const file of paths) {
-    const script = parseScript(path.relative(process.cwd(), file), fs.readFileSync(file, 'latin1'));
-    const name = path.basename(file, '.fault');
+  for (const script of scripts) {
+    const name = path.basename(script.path, '.fault');
     describe(name, { concurrency: 1 }, () => {
       const scene = new Scene(script);
       before(() => scene.start());

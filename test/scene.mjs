@@ -1,6 +1,8 @@
 // The actors of a `.fault` file: the gateway under test, clients that say any bytes, workers that answer
 // any. Each `do_VERB` is one thing an actor can do; test/README.md lists them.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createHmac, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
@@ -19,7 +21,7 @@ import {
 } from '../e2e/harness.mjs';
 import { bytesOf, fill } from './script.mjs';
 
-const patience = '5s';
+const patience = '3s';
 
 /// "200ms" -> 200
 function milliseconds(text) {
@@ -82,6 +84,17 @@ async function perform(actor, step, values) {
   words.end();
 }
 
+/// An API key for `id`, as `heng key new` makes them, and its line in the file of keys.
+function makeKey(id, rest) {
+  const secret = randomBytes(20).toString('hex');
+  const salt = randomBytes(16);
+  const hash = createHmac('sha256', salt).update(secret).digest('hex');
+  return {
+    text: `hk_${id}_${secret}`,
+    entry: `  - {id: ${id}, hash: "hmac-sha256:${salt.toString('hex')}:${hash}"${rest ? `, ${rest}` : ''}}\n`,
+  };
+}
+
 class Actor {
   do_wait(words) {
     return sleep(words.duration());
@@ -131,7 +144,7 @@ class Client extends Actor {
     await this.ask('POST', '/v1/chat/completions', words.headers(), body);
   }
   async do_get(words) {
-    await this.ask('GET', words.word(), words.headers());
+    await this.ask('GET', words.word() ?? words.text(), words.headers());
   }
   async do_head(words) {
     await this.ask('HEAD', words.word(), words.headers());
@@ -483,6 +496,34 @@ class GatewayActor extends Actor {
     const said = this.answer.stderr + this.answer.stdout;
     if (wanted !== undefined) assert.ok(said.includes(wanted), said);
   }
+  async do_killed() {
+    this.gateway.program.signal('SIGKILL');
+    await this.gateway.program.waitForEnd();
+  }
+  async do_started(words) {
+    words.word('again');
+    await this.gateway.start();
+  }
+  /// idle over 500ms: uses next to no processor time
+  async do_idle(words) {
+    words.word('over');
+    const ticks = () =>
+      fs.readFileSync(`/proc/${this.gateway.program.child.pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    const used = () => (Number(ticks()[11]) + Number(ticks()[12])) * 10;
+    const before = used();
+    const span = words.duration();
+    await sleep(span);
+    assert.ok(used() - before < span / 4, `${used() - before} ms of processor time in ${span} ms`);
+  }
+  /// access log is lines of JSON
+  async do_access(words) {
+    for (const word of ['log', 'is', 'lines', 'of', 'JSON']) words.word(word);
+    const lines = await until('the access log has lines', () => {
+      const text = fs.readFileSync(path.join(this.scene.dir, 'access.log'), 'utf8');
+      return text.length > 0 && text.trimEnd().split('\n');
+    });
+    for (const line of lines) assert.equal(typeof JSON.parse(line).status, 'number');
+  }
   /// worker w1 in|out: whether it gets requests
   async do_worker(words) {
     const [name, state] = [`127.0.0.1:${this.scene.workers[words.word()].port}`, words.word()];
@@ -548,26 +589,72 @@ class Crowd extends Actor {
     const ask = () => this.gateway.request('/v1/chat/completions', { body, headers });
     this.answers = await Promise.all(Array.from({ length: count }, ask));
   }
+  /// expect 200|429: all of them. expect some 429: at least one.
   do_expect(words) {
+    const some = words.word('some');
     const statuses = words.word().split('|');
-    for (const answer of this.answers) assert.ok(statuses.includes(String(answer.status)), answer.text());
+    const has = answer => statuses.includes(String(answer.status));
+    const got = JSON.stringify(Object.groupBy(this.answers, answer => answer.status), (key, value) =>
+      Array.isArray(value) ? value.length : value,
+    );
+    assert.ok(some ? this.answers.some(has) : this.answers.every(has), got);
+  }
+  async do_connects(words) {
+    const open = () => Wire.open(this.gateway.port);
+    this.wires = await Promise.all(Array.from({ length: words.number() }, open));
+  }
+  do_sends(words) {
+    const bytes = latin1(words.text());
+    for (const wire of this.wires) wire.send(bytes);
+  }
+  /// all closed within 4s
+  async do_all(words) {
+    words.word('closed');
+    await until('all are closed', () => this.wires.every(wire => wire.closed), words);
+  }
+  do_leaves() {
+    this.close();
+  }
+  close() {
+    for (const wire of this.wires ?? []) wire.destroy();
   }
 }
 
-/// Runs the program to its end.
+/// Runs programs to their ends, in the folder of the case.
 class Run extends Actor {
-  async do_heng(words) {
+  constructor(dir) {
+    super();
+    this.dir = dir;
+  }
+  rest(words) {
     const args = [];
     while (words.left.length > 0) args.push(words.word() ?? words.text());
+    return args;
+  }
+  async do_heng(words) {
     const began = performance.now();
-    this.result = await heng(...args);
+    this.result = await heng(...this.rest(words));
     this.tookMs = performance.now() - began;
+  }
+  do_openssl(words) {
+    const { status, stderr } = spawnSync('openssl', this.rest(words), { cwd: this.dir, encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+  }
+  /// file NAME "text" [mode 644]
+  do_file(words) {
+    const file = path.join(this.dir, words.word());
+    fs.writeFileSync(file, latin1(words.text()));
+    fs.chmodSync(file, words.word('mode') ? parseInt(words.word(), 8) : 0o600);
+  }
+  do_chmod(words) {
+    const mode = parseInt(words.word(), 8);
+    fs.chmodSync(path.join(this.dir, words.word()), mode);
   }
   do_expect_exit(words) {
     const wanted = words.word('bad') ? undefined : words.number();
     const { code, stdout, stderr } = this.result;
     if (wanted === undefined) assert.ok(code > 0, `exit code ${code}`);
-    else assert.equal(code, wanted, stdout + stderr);
+    else assert.equal(code, wanted, (stdout + stderr).slice(0, 1000));
     assert.ok(this.tookMs < words.timeoutMs, `took ${this.tookMs} ms`);
   }
   do_expect_output(words) {
@@ -600,11 +687,23 @@ export class Scene {
       this.values[name] = `http://127.0.0.1:${worker.port}`;
       this.values[`${name}.address`] = `127.0.0.1:${worker.port}`;
     }
+    let entries = '';
+    for (const line of this.script.keys) {
+      const [id, ...rest] = line.split(' ');
+      const key = makeKey(id, rest.join(' '));
+      this.values[id] = key.text;
+      entries += key.entry;
+    }
+    if (entries) fs.writeFileSync(path.join(this.dir, 'keys.yaml'), `keys:\n${entries}`, { mode: 0o600 });
+    this.values.token = randomBytes(20).toString('hex');
+    fs.writeFileSync(path.join(this.dir, 'admin.token'), this.values.token, { mode: 0o600 });
     for (const [name, text] of Object.entries(this.script.files)) {
       fs.writeFileSync(path.join(this.dir, name), latin1(fill(text, this.values)), { mode: 0o600 });
     }
     if (this.script.fields.needs === 'no gateway') return;
-    this.gateway = await startGateway(this.configText(this.script.config ?? ''));
+    this.gateway = await startGateway(this.configText(this.script.config ?? ''), {
+      wrap: this.script.fields.limit ? ['prlimit', `--${this.script.fields.limit.replace(' ', '=')}`] : [],
+    });
     this.values.port = this.gateway.port;
     this.values.admin_port = this.gateway.adminPort;
   }
@@ -624,6 +723,7 @@ export class Scene {
       health: '{active: false, passive_faults: 100, slow_start: 0s}',
       pools: `[{model: m, policy: least_connections, workers: [${all}]}]`,
     };
+    if (JSON.stringify(this.script.steps).includes('$token')) defaults.admin_token_file = '$dir/admin.token';
     for (const [key, value] of Object.entries(defaults)) {
       if (!new RegExp(`^${key}:`, 'm').test(text)) text += `\n${key}: ${value}`;
     }
@@ -634,14 +734,14 @@ export class Scene {
     if (this.actors[name]) return this.actors[name];
     if (name === 'heng') return (this.actors[name] = new GatewayActor(this));
     if (name === 'crowd') return (this.actors[name] = new Crowd(this.gateway));
-    if (name === 'run') return (this.actors[name] = new Run());
+    if (name === 'run') return (this.actors[name] = new Run(this.dir));
     const port = name.startsWith('admin') ? this.gateway.adminPort : this.gateway.port;
     return (this.actors[name] = new Client(port, this.values));
   }
 
   async play(row) {
     const values = { ...this.values };
-    this.script.names.forEach((name, column) => (values[name] = row[column]));
+    this.script.names.forEach((name, column) => (values[name] = fill(row[column], this.values)));
     for (const worker of Object.values(this.workers)) worker.forget();
     this.actors = { ...this.workers };
     try {
@@ -654,7 +754,7 @@ export class Scene {
         }
       }
     } finally {
-      for (const actor of Object.values(this.actors)) if (actor instanceof Client) actor.close();
+      for (const actor of Object.values(this.actors)) if (actor instanceof Client || actor instanceof Crowd) actor.close();
     }
     if (this.gateway && this.gateway.program.end === undefined) await this.checkAccounts();
   }

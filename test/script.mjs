@@ -37,10 +37,11 @@ export function tokens(text) {
 
 export const bytesOf = token => token.text.repeat(token.times);
 
-/// `$name` of `values`; `$w1.address` is a name too.
+/// `$name` or `${name}` of `values`; `$w1.address` is a name too.
 export function fill(text, values) {
   return text
-    .replace(/\$(\w+)(\.\w+)?/g, (all, name, more = '') => {
+    .replace(/\$(?:\{(\w+)\}|(\w+)(\.\w+)?)/g, (all, braced, plain, more = '') => {
+      const name = braced ?? plain;
       if (name + more in values) return values[name + more];
       if (name in values) return values[name] + more;
       throw new Error(`nothing is called ${all}; write \\$ for a dollar sign`);
@@ -57,9 +58,9 @@ function columns(line) {
   return rows.map(row => row.map(bytesOf).join(row.some(token => token.quoted) ? '' : ' '));
 }
 
-/// { inputs, sent, heng, config, files, each, steps } of one file.
+/// What a file says: its head, configuration, files, API keys, variants and steps.
 export function parseScript(path, source) {
-  const script = { path, fields: {}, files: {}, names: [], rows: [], steps: [] };
+  const script = { path, fields: {}, files: {}, keys: [], names: [], rows: [], steps: [] };
   const lines = source.split('\n');
   for (let at = 0; at < lines.length; ++at) {
     const line = lines[at];
@@ -76,10 +77,12 @@ export function parseScript(path, source) {
     const match = /^([\w-]+)(?: ([^:]*))?:(?: (.*))?$/.exec(line);
     if (!match) fail(`a line reads "WHO: WHAT": ${line}`);
     const [, name, more, rest = ''] = match;
-    if (['input', 'sent', 'heng', 'needs'].includes(name) && script.steps.length === 0 && rest && !more) {
+    if (['input', 'sent', 'heng', 'needs', 'limit'].includes(name) && script.steps.length === 0 && rest && !more) {
       script.fields[name] = rest.trim();
     } else if (name === 'config' && !rest) {
       script.config = block().join('\n');
+    } else if (name === 'keys' && !rest) {
+      script.keys = block();
     } else if (name === 'file' && more) {
       script.files[more] = block().join('\n') + '\n';
     } else if (name === 'each' && more) {
