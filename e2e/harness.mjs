@@ -156,9 +156,9 @@ export async function startLlama({ port, model = 'tiny', slots = 4, embeddings =
   return { port, url, name: `127.0.0.1:${port}`, program, busySlots, kill: () => program.kill() };
 }
 
-/// A simulated engine.
-export async function startEngine({ model = 'sim', args = [] } = {}) {
-  const port = await freePort();
+/// A simulated engine. With a `port`, there (to restart one in its place).
+export async function startEngine({ port, model = 'sim', args = [] } = {}) {
+  port ??= await freePort();
   const program = new Program('engine', hengBinary, [
     'engine',
     '--listen',

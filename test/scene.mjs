@@ -104,10 +104,10 @@ class Actor {
 // -------------------------------------------------------------------------------------------------- client
 
 class Client extends Actor {
-  constructor(port, values) {
+  constructor(port, host) {
     super();
     this.port = port;
-    this.values = values;
+    this.host = host;
   }
   async open() {
     this.wire ??= await Wire.open(this.port);
@@ -129,7 +129,8 @@ class Client extends Actor {
     if (body !== undefined) {
       headers = { 'content-type': 'application/json', 'content-length': body.length, ...headers };
     }
-    (await this.open()).send(requestBytes(method, target, headers, latin1(body ?? '')));
+    const all = { host: this.host, ...headers };
+    (await this.open()).send(requestBytes(method, target, all, latin1(body ?? '')));
   }
   /// chat [stream] ["{more JSON}"] [with "header: value"...]
   async do_chat(words) {
@@ -285,10 +286,9 @@ class Client extends Actor {
 
 /// A server that answers what the conversation says. Health probes are answered by themselves.
 class Worker extends Actor {
-  constructor(port, values) {
+  constructor(port) {
     super();
     this.port = port;
-    this.values = values;
     this.sockets = new Set();
     this.mode = 'talks';
     this.forget();
@@ -681,7 +681,7 @@ export class Scene {
     this.values.dir = this.dir;
     const said = JSON.stringify([this.script.steps, this.script.config]);
     for (const name of new Set(['w1', ...(said.match(workerName) ?? [])])) {
-      const worker = new Worker(await freePort(), this.values);
+      const worker = new Worker(await freePort());
       await worker.listen();
       this.workers[name] = worker;
       this.values[name] = `http://127.0.0.1:${worker.port}`;
@@ -735,8 +735,9 @@ export class Scene {
     if (name === 'heng') return (this.actors[name] = new GatewayActor(this));
     if (name === 'crowd') return (this.actors[name] = new Crowd(this.gateway));
     if (name === 'run') return (this.actors[name] = new Run(this.dir));
-    const port = name.startsWith('admin') ? this.gateway.adminPort : this.gateway.port;
-    return (this.actors[name] = new Client(port, this.values));
+    const { port, adminPort } = this.gateway;
+    const client = name.startsWith('admin') ? new Client(adminPort, 'localhost') : new Client(port, 'heng');
+    return (this.actors[name] = client);
   }
 
   async play(row) {

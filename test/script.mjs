@@ -77,7 +77,7 @@ export function parseScript(path, source) {
     const match = /^([\w-]+)(?: ([^:]*))?:(?: (.*))?$/.exec(line);
     if (!match) fail(`a line reads "WHO: WHAT": ${line}`);
     const [, name, more, rest = ''] = match;
-    if (['input', 'sent', 'heng', 'needs', 'limit'].includes(name) && script.steps.length === 0 && rest && !more) {
+    if (['input', 'sent', 'heng', 'needs', 'limit', 'awaits'].includes(name) && script.steps.length === 0 && rest && !more) {
       script.fields[name] = rest.trim();
     } else if (name === 'config' && !rest) {
       script.config = block().join('\n');
