@@ -12,6 +12,7 @@
 #include <memory>
 #include <thread>
 
+#include "app/admin_token.h"
 #include "app/exit_code.h"
 #include "app/table.h"
 
@@ -32,11 +33,13 @@ Result<Reply> ask(const AdminOptions& options, const std::string& path, bool pos
       (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
   Reply reply;
   curl_slist* fields = nullptr;
-  if (!options.token_file.empty()) {
-    std::ifstream file(options.token_file);
+  const std::string token_file =
+      options.token_file.empty() ? find_admin_token_file(options.address) : options.token_file;
+  if (!token_file.empty()) {
+    std::ifstream file(token_file);
     std::string token;
     if (!std::getline(file, token))
-      return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", options.token_file));
+      return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", token_file));
     fields = curl_slist_append(fields, ("Authorization: Bearer " + token).c_str());
   }
   const std::unique_ptr<curl_slist, void (*)(curl_slist*)> fields_owner(fields, curl_slist_free_all);
@@ -236,7 +239,10 @@ void add_address(CLI::App& command, AdminOptions& options) {
   command.add_option("--admin", options.address, "Where the gateway's admin API is")
       ->envname("HENG_ADMIN")
       ->capture_default_str();
-  command.add_option("--token-file", options.token_file, "File with the admin token");
+  command
+      .add_option("--token-file", options.token_file,
+                  "File with the admin token, if it is not the one a gateway of this user has made")
+      ->envname("HENG_ADMIN_TOKEN_FILE");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <numeric>
 
+#include "app/admin_token.h"
 #include "app/demo_load.h"
 #include "app/engine_server.h"
 #include "app/exit_code.h"
@@ -128,6 +129,7 @@ class Demo {
 
   void introduce() {
     const std::string api = fmt::format("127.0.0.1:{}", gateway_->endpoint().port);
+    if (auto own = own_admin_token(admin_->endpoint().port)) admin_->set_own_token(std::move(own->token));
     const std::string admin = fmt::format("127.0.0.1:{}", admin_->endpoint().port);
     fmt::print(
         "heng {}  demo: a gateway, four simulated engines and a load; nothing leaves this machine\n\n"

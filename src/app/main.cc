@@ -13,6 +13,7 @@
 #include "app/docs.h"
 #include "app/engine_command.h"
 #include "app/exit_code.h"
+#include "app/key_command.h"
 #include "app/serve.h"
 #include "config/issues.h"
 
@@ -44,6 +45,7 @@ Result<ConfigOverrides> all_overrides(const std::vector<std::string>& settings) 
 struct FileOptions {
   std::string path = "/etc/heng/heng.yaml";
   std::vector<std::string> settings;
+  bool insecure_bind = false;
 
   void add_to(CLI::App& command) {
     command.add_option("-c,--config", path, "Configuration file (YAML)")
@@ -51,6 +53,8 @@ struct FileOptions {
         ->capture_default_str();
     command.add_option("--set", settings,
                        "Override one option, as in --set timeouts.first_byte=300s; may be repeated");
+    command.add_flag("--insecure-bind", insecure_bind,
+                     "Let other machines reach it without TLS or without keys");
     command.footer(
         "Every option outside `pools` can also come from the environment: HENG_TIMEOUTS_FIRST_BYTE=300s.\n"
         "Precedence: --set, environment, file, default. All options: docs/reference/configuration.md\n"
@@ -59,7 +63,8 @@ struct FileOptions {
 
   template <class Run>
   int with_overrides(Run run) const {
-    const Result<ConfigOverrides> overrides = all_overrides(settings);
+    Result<ConfigOverrides> overrides = all_overrides(settings);
+    if (overrides && insecure_bind) overrides->push_back({"insecure_bind", "true", "--insecure-bind"});
     if (overrides) return run(path, *overrides);
     fmt::print(stderr, "heng: {}\n", overrides.error().message);
     return kExitConfigInvalid;
@@ -112,6 +117,8 @@ int main(int argc, char** argv) {
   engine_command.add_to(app, exit_code);
   AdminCommands admin_commands;
   admin_commands.add_to(app, exit_code);
+  KeyCommand key_command;
+  key_command.add_to(app, exit_code);
   DocsCommand docs_command;
   docs_command.add_to(app, exit_code);
 

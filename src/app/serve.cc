@@ -10,7 +10,9 @@
 #include <csignal>
 #include <ctime>
 
+#include "app/admin_token.h"
 #include "app/exit_code.h"
+#include "config/values.h"
 #include "gateway/admin.h"
 #include "gateway/gateway.h"
 #include "live/machine.h"
@@ -48,6 +50,7 @@ class Service {
     if (const auto started = gateway_.start(); !started) return started;
     if (gateway_.config().admin) {
       if (const auto started = admin_.start(*gateway_.config().admin); !started) return started;
+      keep_admin_token();
     }
     gateway_.metrics()
         .gauge("heng_build_info", "Version of this program", {{"version", HENG_VERSION}})
@@ -63,6 +66,18 @@ class Service {
   }
 
  private:
+  /// Changes always want a token: without a configured one we make it, for this user's commands to find.
+  void keep_admin_token() {
+    if (!gateway_.config().admin || !gateway_.config().admin_token.empty()) return;
+    auto own = own_admin_token(admin_.endpoint().port);
+    if (!own) {
+      spdlog::warn("the admin API takes no changes: {}; set `admin_token_file`", own.error().message);
+      return;
+    }
+    admin_.set_own_token(std::move(own->token));
+    spdlog::info("changes through the admin API want the token in {}", own->path);
+  }
+
   void announce() {
     std::size_t workers = 0;
     for (const auto& [model, pool] : gateway_.pools()) workers += pool->config().workers.size();
@@ -71,6 +86,11 @@ class Service {
     if (gateway_.config().admin) {
       spdlog::info("admin API on http://{}:{} (workers, weights, metrics)", gateway_.config().admin->host,
                    admin_.endpoint().port);
+    }
+    const Config& config = gateway_.config();
+    if (config.insecure_bind && !is_loopback(config.listen.host)) {
+      spdlog::warn("insecure_bind: other machines can reach {} {}{}", format_endpoint(config.listen),
+                   "in the clear", config.keys_file.empty() ? " and without a key" : "");
     }
   }
 
@@ -96,6 +116,7 @@ class Service {
         .counter("heng_reloads_total", "Configuration reloads", {{"result", done ? "applied" : "refused"}})
         .add();
     if (done) {
+      keep_admin_token();
       spdlog::info("configuration reloaded from {}", path_);
     } else {
       spdlog::error("configuration not reloaded, the old one stays in force:\n{}", done.error().message);

@@ -2,12 +2,15 @@
 #include "gateway/admin.h"
 
 #include <fmt/format.h>
-#include <openssl/crypto.h>
 #include <simdjson.h>
 
 #include <cmath>
 
+#include "base/hash.h"
+#include "base/keyed_hash.h"
+#include "config/values.h"
 #include "flow/api_error.h"
+#include "gateway/forwarding.h"
 
 namespace heng {
 
@@ -89,13 +92,10 @@ std::vector<double> shares_of(const ModelPool& pool) {
 
 }  // namespace
 
-bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.") || host.starts_with("::ffff:127.");
-}
-
 AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload)
     : gateway_(gateway),
       reload_(std::move(reload)),
+      failed_logins_(gateway.secret_seed()),
       server_(gateway.loop(), *this, {gateway.config().timeouts, gateway.config().limits}) {}
 
 Result<void> AdminApi::start(const Endpoint& endpoint) {
@@ -104,12 +104,43 @@ Result<void> AdminApi::start(const Endpoint& endpoint) {
   return {};
 }
 
-bool AdminApi::has_token(ServerConnection& connection) const {
-  const std::string& token = gateway_.config().admin_token;
-  const std::string expected = "Bearer " + token;
-  const std::string_view given = connection.head().find("authorization").value_or("");
-  return !token.empty() && given.size() == expected.size() &&
-         CRYPTO_memcmp(given.data(), expected.data(), expected.size()) == 0;
+bool AdminApi::has_token(const HttpHead& head) const {
+  const std::string& configured = gateway_.config().admin_token;
+  const std::string& token = configured.empty() ? own_token_ : configured;
+  return !token.empty() && equal_in_constant_time(head.find("authorization").value_or(""), "Bearer " + token);
+}
+
+/// By the head alone, before a body is read.
+bool AdminApi::on_head(ServerConnection& connection) {
+  const auto refused = refusal(connection);
+  if (!refused) return true;
+  std::vector<HeaderField> fields{{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}};
+  if (refused->status == 401) fields.push_back({"WWW-Authenticate", "Bearer realm=\"heng admin\""});
+  const RetryAfter wait(refused->retry_after);
+  wait.append_to(fields);
+  connection.respond(refused->status, fields, api_error_body(refused->status, refused->message));
+  return false;
+}
+
+std::optional<ApiError> AdminApi::refusal(ServerConnection& connection) {
+  const HttpHead& head = connection.head();
+  const bool reading = head.method == "GET" || head.method == "HEAD";
+  const std::string_view path = head.target.substr(0, head.target.find('?'));
+  if (reading && (path == "/healthz" || path == "/readyz")) return std::nullopt;
+  if (!reading && (head.find("origin") || head.find("sec-fetch-site").value_or("none") != "none"))
+    return ApiError{403, "changes are not taken from web pages", {}, {}};
+  // A page that has its own name resolve to this machine (DNS rebinding) cannot help sending that name.
+  const bool rebound = loopback_ && !is_local_name(head.find("host").value_or("localhost"));
+  if (has_token(head) || (reading && loopback_ && !rebound)) return std::nullopt;
+  if (reading && rebound)
+    return ApiError{403, "without the admin token, ask by an IP address or as 'localhost'", {}, {}};
+  const Duration wait =
+      failed_logins_.count(hash_bytes(connection.peer()), gateway_.config().limits.failed_logins_per_minute,
+                           gateway_.loop().now());
+  if (wait > Duration(0))
+    return ApiError{429, "too many requests without the admin token from this address", {}, {}, wait};
+  return ApiError{
+      401, "this needs the admin token: send 'Authorization: Bearer TOKEN' (see docs/admin-api.md)", {}, {}};
 }
 
 void AdminApi::on_request(ServerConnection& connection) {
@@ -132,21 +163,8 @@ AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
     return gateway_.ready() ? Answer{200, R"({"status":"ready"})"}
                             : Answer{503, R"({"status":"no worker available"})"};
   }
-  // A page that has its own name resolve to this machine (DNS rebinding) cannot help sending that name.
-  const std::string_view host = head.find("host").value_or("localhost");
-  if (loopback_ && !is_local_name(host) && !has_token(connection)) {
-    return error(403, "without the admin token, ask by an IP address or as 'localhost'");
-  }
-  const bool wants_token = !loopback_ || (!reading && !gateway_.config().admin_token.empty());
-  if (wants_token && !has_token(connection)) {
-    return error(401,
-                 "this needs the admin token: send 'Authorization: Bearer TOKEN' (see admin_token_file)");
-  }
   if (!reading) {
     if (head.method != "POST") return error(405, "changes are made with POST");
-    if (head.find("origin") || head.find("sec-fetch-site").value_or("none") != "none") {
-      return error(403, "changes are not taken from web pages");
-    }
     return change(path, connection.body());
   }
   if (path == "/") return {200, std::string(kIndex)};

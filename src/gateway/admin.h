@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "gateway/gateway.h"
@@ -9,15 +10,17 @@
 
 namespace heng {
 
-/// Reading is open on loopback, asked for by address or as localhost (so not to pages of rebound names);
-/// beyond it everything but /healthz and /readyz wants the token. Changes want the token as soon as one is
-/// configured or the address is not loopback, and are refused to browsers on other pages.
+/// Changes want the token, always, and are refused to web pages. Reading is open on loopback, asked for by
+/// address or as localhost (so not to pages of rebound names); beyond it everything but /healthz and /readyz
+/// wants the token.
 class AdminApi final : public RequestHandler {
  public:
   /// `reload` re-reads the configuration file; null where there is none to re-read.
   AdminApi(Gateway& gateway, std::function<Result<void>()> reload);
 
   Result<void> start(const Endpoint& endpoint);
+  /// The token while none is configured; "" = no changes then.
+  void set_own_token(std::string token) { own_token_ = std::move(token); }
   Endpoint endpoint() const { return server_.endpoint(); }
   void drain() { server_.drain(); }
 
@@ -28,7 +31,9 @@ class AdminApi final : public RequestHandler {
     std::string_view type = "application/json";
   };
 
+  bool on_head(ServerConnection& connection) override;
   void on_request(ServerConnection& connection) override;
+  std::optional<ApiError> refusal(ServerConnection& connection);
   Answer answer(ServerConnection& connection);
   Answer change(std::string_view path, std::string_view body);
   std::string pools_json() const;
@@ -36,15 +41,14 @@ class AdminApi final : public RequestHandler {
   std::string weights_json(std::string_view query) const;
   std::string policies_json() const;
   Answer balance(std::string_view body);
-  bool has_token(ServerConnection& connection) const;
+  bool has_token(const HttpHead& head) const;
 
   Gateway& gateway_;
   std::function<Result<void>()> reload_;
+  std::string own_token_;
+  FailedLogins failed_logins_;
   bool loopback_ = true;
   HttpServer server_;
 };
-
-/// 127.0.0.0/8, ::1 and localhost.
-bool is_loopback(const std::string& host);
 
 }  // namespace heng

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "flow/resource_paths.h"
 #include "gateway/forwarding.h"
 #include "gateway/gateway.h"
 
@@ -30,6 +31,7 @@ bool is_final(int status) { return status < 500 ? status != 429 : status == 501 
 void Exchange::begin(ServerConnection& connection) {
   connection_ = &connection;
   connection.observe(this);
+  tenant_ = std::move(connection.tenant);
   arrived_ = gateway_.loop_.now();
   ++gateway_.totals_.arrived;
   ++gateway_.totals_.in_flight;
@@ -70,13 +72,18 @@ void Exchange::begin(ServerConnection& connection) {
 /// Sets pool_, and pinned_worker_ for resources with a known home. False: the request has been refused.
 bool Exchange::find_pool() {
   const RequestFacts& facts = request_.facts();
+  const Tenant* tenant = tenant_.get();
+  if (tenant != nullptr && !owns_what_it_names()) {
+    refuse({404, "there is no such resource of yours", {}, "resource_not_found"});
+    return false;
+  }
   if (!facts.previous_response_id.empty()) {
-    const auto home = gateway_.resources_.find(hash_bytes(facts.previous_response_id), arrived_);
+    const auto home = gateway_.resources_.find(resource_key(facts.previous_response_id), arrived_);
     pinned_worker_ = home.value_or(0);
   }
   const std::string& model = request_.model();
   if (!model.empty()) {
-    pool_ = gateway_.find_pool(model);
+    pool_ = gateway_.find_pool(model, tenant);
     if (pool_) return true;
     if (gateway_.discovering()) {
       refuse({503,
@@ -92,12 +99,13 @@ bool Exchange::find_pool() {
   }
   pool_ = pool_of_resource();
   if (!pool_ && !gateway_.config_.default_model.empty())
-    pool_ = gateway_.find_pool(gateway_.config_.default_model);
+    pool_ = gateway_.find_pool(gateway_.config_.default_model, tenant);
   if (!pool_ && request_.is_inference()) {
     refuse({400, "you must provide a model parameter", "model", "missing_model"});
     return false;
   }
-  if (!pool_ && gateway_.pools_.size() == 1) pool_ = gateway_.pools_.begin()->second;
+  if (!pool_ && gateway_.pools_.size() == 1)
+    pool_ = gateway_.find_pool(gateway_.pools_.begin()->first, tenant);
   if (pool_) return true;
   refuse({404,
           "this request names no model, and where its resource lives is not known; set default_model to send "
@@ -107,15 +115,35 @@ bool Exchange::find_pool() {
   return false;
 }
 
+/// Everything that path and body name has been made with a key of this tenant. What is not known counts as
+/// somebody else's: the workers do not keep tenants apart.
+bool Exchange::owns_what_it_names() {
+  const auto is_own = [&](std::string_view id) {
+    return gateway_.resources_.find(resource_key(id), arrived_).has_value();
+  };
+  const std::string_view previous = request_.facts().previous_response_id;
+  if (!previous.empty() && !is_own(previous)) return false;
+  if (is_open_call(request_.method(), request_.path())) return true;
+  bool names_any = false, owns_all = true;
+  each_segment(request_.path(), [&](std::string_view segment) {
+    const bool own = is_own(segment);
+    names_any = names_any || own;
+    owns_all = owns_all && (own || is_plain_word(segment));
+  });
+  return names_any && owns_all;
+}
+
+/// Each tenant has resources of its own, whatever their ids.
+std::uint64_t Exchange::resource_key(std::string_view id) const {
+  return hash_bytes(id, tenant_ ? hash_bytes(tenant_->name) : 0);
+}
+
 /// The pool with the worker that made the response, file, ... named in the path or the body.
 std::shared_ptr<ModelPool> Exchange::pool_of_resource() {
-  std::string_view rest = request_.path();
-  rest.remove_prefix(std::min<std::size_t>(rest.size(), 4));  // "/v1/"
-  while (pinned_worker_ == 0 && !rest.empty()) {
-    const std::size_t slash = std::min(rest.find('/'), rest.size());
-    pinned_worker_ = gateway_.resources_.find(hash_bytes(rest.substr(0, slash)), arrived_).value_or(0);
-    rest.remove_prefix(std::min(slash + 1, rest.size()));
-  }
+  each_segment(request_.path(), [&](std::string_view segment) {
+    if (pinned_worker_ == 0)
+      pinned_worker_ = gateway_.resources_.find(resource_key(segment), arrived_).value_or(0);
+  });
   if (pinned_worker_ == 0) return nullptr;
   for (const auto& [model, pool] : gateway_.pools_) {
     if (pool->slot_of(pinned_worker_) != kNoSlot) return pool;
@@ -380,8 +408,8 @@ void Exchange::note_stored_resource(std::string_view piece) {
   const std::size_t open = piece.find('"', at + 4);
   const std::size_t close = open == piece.npos ? open : piece.find('"', open + 1);
   if (close == piece.npos || close == open + 1) return;
-  gateway_.resources_.put(hash_bytes(piece.substr(open + 1, close - open - 1)), current_->worker().identity(),
-                          gateway_.loop_.now());
+  gateway_.resources_.put(resource_key(piece.substr(open + 1, close - open - 1)),
+                          current_->worker().identity(), gateway_.loop_.now());
   stores_resource_ = false;
 }
 
@@ -396,13 +424,8 @@ void Exchange::answer_error(const ApiError& error) {
   status_ = error.status;
   std::vector<HeaderField>& fields = gateway_.answer_fields_;
   fields.assign({{"Content-Type", "application/json"}, {"x-request-id", id_}});
-  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(error.retry_after).count();
-  const std::string seconds = std::to_string((wait + 999) / 1000);
-  const std::string milliseconds = std::to_string(wait);
-  if (wait > 0) {
-    fields.push_back({"Retry-After", seconds});
-    fields.push_back({"retry-after-ms", milliseconds});
-  }
+  const RetryAfter wait(error.retry_after);
+  wait.append_to(fields);
   // Where the gateway's own retries are used up, those of the clients' libraries would only feed the
   // overload.
   if (error.status >= 500 && !gateway_.retry_budget_.available(gateway_.loop_.now()))
@@ -420,6 +443,7 @@ void Exchange::finish(End end) {
   if (connection_ != nullptr) connection_->observe(nullptr);
   connection_ = nullptr;
   pool_.reset();
+  tenant_.reset();
   for (Attempt& attempt : attempts_) attempt.reset();
   request_.release();
   view_ = {};
@@ -463,11 +487,12 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::memory_buffer line;
   fmt::format_to(
       std::back_inserter(line),
-      R"({{"time":{:.3f},"id":{},"client":"{}","method":"{}","path":{},"model":{},"worker":{},"status":{},)"
-      R"("end":"{}","attempts":{},"stream":{},"queued_ms":{:.3f},"ttft_ms":{:.3f},"duration_ms":{:.3f},"bytes_in":{},)"
-      R"("bytes_out":{},"prompt_tokens":{},"cached_tokens":{},"output_tokens":{}}})",
-      gateway_.wall_time_s(), json_quote(id_), peer_, request_.method(), json_quote(request_.path()),
-      json_quote(request_.model()),
+      R"({{"time":{:.3f},"id":{},"client":"{}","key":{},"method":"{}","path":{},"model":{},"worker":{},)"
+      R"("status":{},"end":"{}","attempts":{},"stream":{},"queued_ms":{:.3f},"ttft_ms":{:.3f},)"
+      R"("duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},"prompt_tokens":{},"cached_tokens":{},)"
+      R"("output_tokens":{}}})",
+      gateway_.wall_time_s(), json_quote(id_), peer_, tenant_ ? json_quote(tenant_->key_id) : "null",
+      request_.method(), json_quote(request_.path()), json_quote(request_.model()),
       attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
       to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,

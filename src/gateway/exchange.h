@@ -57,6 +57,8 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   void on_failed(Attempt& attempt, const ExchangeFailure& failure);
 
   bool find_pool();
+  bool owns_what_it_names();
+  std::uint64_t resource_key(std::string_view id) const;
   std::shared_ptr<ModelPool> pool_of_resource();
   std::uint64_t affinity_key() const;
   std::uint64_t session_key() const;
@@ -83,6 +85,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
 
   Gateway& gateway_;
   ServerConnection* connection_ = nullptr;  // until the answer is complete or the client is gone
+  TenantPtr tenant_;                        // null: the API is open
   std::shared_ptr<ModelPool> pool_;
   ClientRequest request_;
   std::array<Attempt, 2> attempts_{Attempt(*this), Attempt(*this)};  // at once only while hedging

@@ -1,8 +1,11 @@
 // What of a head passes through the gateway, and what stays or is replaced.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "config/config.h"
 #include "live/http1.h"
@@ -13,6 +16,27 @@ namespace heng {
 bool is_request_id(std::string_view id);
 
 bool starts_ignoring_case(std::string_view text, std::string_view prefix);
+
+/// When another try is worth it, as clients read it: seconds for all, milliseconds for the official ones.
+class RetryAfter {
+ public:
+  explicit RetryAfter(Duration wait)
+      : wait_ms_(std::chrono::ceil<std::chrono::milliseconds>(wait).count()),
+        seconds_(std::to_string((wait_ms_ + 999) / 1000)),
+        milliseconds_(std::to_string(wait_ms_)) {}
+
+  /// Nothing if there is no wait. The fields point into this object.
+  void append_to(std::vector<HeaderField>& fields) const {
+    if (wait_ms_ <= 0) return;
+    fields.push_back({"Retry-After", seconds_});
+    fields.push_back({"retry-after-ms", milliseconds_});
+  }
+
+ private:
+  std::int64_t wait_ms_;
+  std::string seconds_;
+  std::string milliseconds_;
+};
 
 /// Fields that only the gateway itself may set towards workers.
 bool is_replaced(std::string_view name);

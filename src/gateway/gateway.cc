@@ -8,7 +8,9 @@
 
 #include <algorithm>
 
+#include "base/hash.h"
 #include "flow/api_error.h"
+#include "gateway/forwarding.h"
 
 namespace heng {
 
@@ -39,6 +41,11 @@ bool same_policy(const PoolConfig& a, const PoolConfig& b) {
   return a.policy == b.policy && a.policy_options == b.policy_options;
 }
 
+/// By the name the client uses or by the pool's own: an alias gives no access and takes none away.
+bool may_use(const Tenant* tenant, std::string_view name, std::string_view model) {
+  return tenant == nullptr || allows_model(*tenant, name) || allows_model(*tenant, model);
+}
+
 std::string model_object(std::string_view id, double created) {
   return fmt::format(R"({{"id":{},"object":"model","created":{:.0f},"owned_by":"heng"}})", json_quote(id),
                      created);
@@ -52,7 +59,9 @@ Gateway::Gateway(Loop& loop, Config config)
       wall_started_s_(wall_time_s()),
       started_(loop.now()),
       seed_(config_.seed != 0 ? config_.seed : random_seed()),
+      secret_seed_(random_seed()),
       rng_(Rng(seed_).split("gateway")),
+      access_(metrics_, secret_seed_),
       resolver_(loop),
       retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
       hedge_budget_(hedge_budget(config_.retry)),
@@ -60,6 +69,7 @@ Gateway::Gateway(Loop& loop, Config config)
       tick_timer_(loop, [this] { tick(); }),
       hedge_timer_(loop, [this] { hedge_due(); }) {
   keep_freed_memory();
+  access_.configure(config_);
 }
 
 Gateway::~Gateway() = default;
@@ -97,6 +107,7 @@ Result<void> Gateway::reload(Config config) {
     access_log_->reopen();
   }
   config_ = std::move(config);
+  access_.configure(config_);
   retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
   hedge_budget_ = hedge_budget(config_.retry);
   server_.set_options({config_.timeouts, config_.limits});
@@ -202,10 +213,10 @@ void Gateway::tick() {
   std::erase_if(retired_workers_, [](const auto& worker) { return worker.use_count() == 1; });
 }
 
-std::shared_ptr<ModelPool> Gateway::find_pool(std::string_view model) const {
+std::shared_ptr<ModelPool> Gateway::find_pool(std::string_view model, const Tenant* tenant) const {
   auto name = names_.find(model);
   if (name == names_.end()) name = names_.find("*");
-  if (name == names_.end()) return nullptr;
+  if (name == names_.end() || !may_use(tenant, model, name->second)) return nullptr;
   const auto pool = pools_.find(name->second);
   return pool == pools_.end() ? nullptr : pool->second;
 }
@@ -217,6 +228,26 @@ bool Gateway::ready() const {
 }
 
 // --- requests ---
+
+bool Gateway::on_head(ServerConnection& connection) {
+  const HttpHead& head = connection.head();
+  if (access_.is_open() || !head.target.starts_with("/v1/")) return true;
+  auto login = access_.login(head, hash_bytes(connection.peer()), loop_.now(), wall_time_s());
+  if (login) {
+    connection.tenant = std::move(*login);
+    return true;
+  }
+  ++totals_.arrived;
+  ++totals_.refused;
+  const ApiError& error = login.error();
+  const std::string id = new_request_id();
+  const RetryAfter wait(error.retry_after);
+  answer_fields_.assign({kJson, {"x-request-id", id}});
+  if (error.status == 401) answer_fields_.push_back({"WWW-Authenticate", "Bearer realm=\"heng\""});
+  wait.append_to(answer_fields_);
+  connection.respond(error.status, answer_fields_, api_error_body(error.status, error.message, error.code));
+  return false;
+}
 
 void Gateway::on_request(ServerConnection& connection) {
   const HttpHead& head = connection.head();
@@ -264,6 +295,7 @@ void Gateway::answer_models(ServerConnection& connection) {
   }
   std::ranges::sort(models);
   models.erase(std::unique(models.begin(), models.end()), models.end());
+  std::erase_if(models, [&](const std::string& model) { return !find_pool(model, connection.tenant.get()); });
   const std::string_view path = connection.head().target.substr(0, connection.head().target.find('?'));
   const double created = wall_started_s_;
   const HeaderField id_field{"x-request-id", ""};

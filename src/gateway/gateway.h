@@ -12,6 +12,7 @@
 #include "flow/inspect.h"
 #include "flow/retry_budget.h"
 #include "flow/sticky_table.h"
+#include "gateway/access.h"
 #include "gateway/exchange.h"
 #include "gateway/model_pool.h"
 #include "gateway/worker.h"
@@ -60,14 +61,17 @@ class Gateway final : public RequestHandler {
   bool ready() const;
   bool draining() const { return draining_; }
   Loop& loop() { return loop_; }
+  /// Never told to anybody: for hash tables that others must not be able to fill at will.
+  std::uint64_t secret_seed() const { return secret_seed_; }
   double uptime_s() { return to_seconds(loop_.now() - started_); }
-  /// Seconds since 1970, for logs and the API's `created`: it may be set back or forth at any time, so
-  /// nothing is decided by it.
+  /// Seconds since 1970, for logs, the API's `created` and the expiry of keys: it may be set back or forth at
+  /// any time, so nothing else is decided by it.
   static double wall_time_s();
 
  private:
   friend class Exchange;
 
+  bool on_head(ServerConnection& connection) override;
   void on_request(ServerConnection& connection) override;
   void on_bad_request(int status) override;
   void answer_models(ServerConnection& connection);
@@ -79,7 +83,8 @@ class Gateway final : public RequestHandler {
   std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
   void put_pool(const std::string& model, const PoolConfig& config,
                 std::vector<std::shared_ptr<Worker>> workers);
-  std::shared_ptr<ModelPool> find_pool(std::string_view model) const;
+  /// Null also for what the tenant may not use: nobody learns which models others have.
+  std::shared_ptr<ModelPool> find_pool(std::string_view model, const Tenant* tenant) const;
   std::string new_request_id();
   void recycle(Exchange* exchange);
   void hedge_later(Exchange& exchange);
@@ -91,8 +96,10 @@ class Gateway final : public RequestHandler {
   double wall_started_s_;
   Instant started_;
   std::uint64_t seed_;
+  std::uint64_t secret_seed_;
   Rng rng_;
   MetricRegistry metrics_;
+  Access access_;
   Resolver resolver_;
   RequestInspector inspector_;
   RetryBudget retry_budget_;

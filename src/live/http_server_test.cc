@@ -24,16 +24,16 @@ struct ClientWatch : AnswerObserver {
 struct Handler : RequestHandler {
   bool on_head(ServerConnection& connection) override {
     heads.emplace_back(connection.head().target);
-    EXPECT_EQ(connection.handler_note, 0u);
-    connection.handler_note = heads.size();
+    EXPECT_EQ(connection.tenant, nullptr);
+    connection.tenant = std::make_shared<const Tenant>(Tenant{.key_id = heads.back()});
     if (refuse_with == 0) return true;
     const HeaderField field{"WWW-Authenticate", "Bearer"};
     connection.respond(refuse_with, {&field, 1}, "no");
     return false;
   }
   void on_request(ServerConnection& connection) override {
-    EXPECT_EQ(connection.handler_note, heads.size());
     targets.emplace_back(connection.head().target);
+    EXPECT_EQ(connection.tenant->key_id, targets.back());
     bodies.emplace_back(connection.body());
     if (answer) return answer(connection);
     if (hold) {

@@ -172,7 +172,7 @@ std::size_t ServerConnection::take_head(std::string_view bytes) {
 /// Asks the handler. False: it has answered; a body that is still to come will be thrown away.
 bool ServerConnection::admit(bool whole) {
   phase_ = Phase::answering;  // so that it can
-  handler_note = 0;
+  tenant.reset();
   const bool kept_alive = std::exchange(keep_alive_, keep_alive_ && whole);
   if (!server_.handler_.on_head(*this)) return false;
   keep_alive_ = kept_alive;

@@ -12,6 +12,7 @@
 #include "live/http1.h"
 #include "live/loop.h"
 #include "live/transport.h"
+#include "model/tenant.h"
 
 namespace heng {
 
@@ -62,8 +63,8 @@ class ServerConnection {
   std::size_t pending_bytes() const { return out_.size() - out_sent_; }
   bool answer_started() const { return answer_started_; }
 
-  /// The handler's own, from on_head to on_request of the same request; 0 before.
-  std::uint64_t handler_note = 0;
+  /// Who asks, as the handler's on_head has found for on_request; null before.
+  TenantPtr tenant;
 
  private:
   friend class HttpServer;
