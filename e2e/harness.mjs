@@ -70,10 +70,14 @@ export async function freePort() {
 
 // ---------------------------------------------------------------------------------------------------- progra
 
-/// Without HENG_...: `heng` would take them for options of its own.
-const plainEnvironment = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !name.startsWith('HENG_')),
-);
+/// Without HENG_...: `heng` would take them for options of its own. Gateways keep their admin tokens in the
+/// test's own folder, where the commands look for them too.
+const plainEnvironment = {
+  ...Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !name.startsWith('HENG_') && name !== 'RUNTIME_DIRECTORY'),
+  ),
+  XDG_RUNTIME_DIR: scratch,
+};
 
 /// A child process. Its output goes to a log file; it dies with the test process, however that ends.
 export class Program {
@@ -197,6 +201,13 @@ const hastyConfig = {
   timeouts: { drain: '5s' },
 };
 
+/// The field with the token that the gateway with its admin API at `port` has made for itself, if it has.
+export function adminToken(port) {
+  const tokenPath = path.join(scratch, 'heng', `admin-${port}.token`);
+  if (!fs.existsSync(tokenPath)) return {};
+  return { authorization: `Bearer ${fs.readFileSync(tokenPath, 'utf8').trim()}` };
+}
+
 /// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without
 /// addresses, or a function of the addresses that gives the file's text. It must end cleanly: a nonzero exit at the end of the file fails the file.
 export async function startGateway(config, { wrap = [] } = {}) {
@@ -237,7 +248,13 @@ export async function startGateway(config, { wrap = [] } = {}) {
     /// The official client, as a user would make it; no retries, so that each failure is seen.
     client: options => new OpenAI({ baseURL: `${url}/v1`, apiKey: 'client-key', maxRetries: 0, ...options }),
     request: (target, options) => request(`${url}${target}`, options),
-    admin: (target, options) => request(`${adminUrl}${target}`, options),
+    /// Changes carry the token that the gateway has made for itself, unless the test sends one or `token` is
+    /// false.
+    admin: (target, { token = true, headers = {}, ...options } = {}) => {
+      const change = options.body !== undefined || !['GET', 'HEAD'].includes(options.method ?? 'GET');
+      if (token && change && !headers.authorization) headers = { ...headers, ...adminToken(adminPort) };
+      return request(`${adminUrl}${target}`, { headers, ...options });
+    },
     heng: (command, ...args) => heng(command, '--admin', `127.0.0.1:${adminPort}`, ...args),
   };
   cleanups.push(async () => {

@@ -25,7 +25,9 @@ struct Handler : RequestHandler {
   bool on_head(ServerConnection& connection) override {
     heads.emplace_back(connection.head().target);
     EXPECT_EQ(connection.tenant, nullptr);
-    connection.tenant = std::make_shared<const Tenant>(Tenant{.key_id = heads.back()});
+    Tenant tenant;
+    tenant.key_id = heads.back();
+    connection.tenant = std::make_shared<const Tenant>(tenant);
     if (refuse_with == 0) return true;
     const HeaderField field{"WWW-Authenticate", "Bearer"};
     connection.respond(refuse_with, {&field, 1}, "no");
