@@ -1,4 +1,5 @@
-// Any bytes as a configuration file: no crash, every issue has a place and words, clean input is usable.
+// Any bytes as a configuration file or a file of keys: no crash, every issue has a place and words, clean input is
+// usable.
 
 // fuzz-layer: config
 
@@ -7,9 +8,17 @@
 #include <string_view>
 
 #include "config/config.h"
+#include "config/keys.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view yaml(reinterpret_cast<const char*>(data), size);
+  const heng::KeyLoad keys = heng::parse_keys(yaml);
+  for (const heng::ConfigIssue& issue : keys.issues) {
+    HENG_ASSERT(issue.line >= 0 && !issue.message.empty() && (issue.line == 0) == (issue.column == 0));
+  }
+  for (const heng::ApiKey& key : keys.keys) {
+    HENG_ASSERT(key.tenant != nullptr && (!keys.issues.empty() || heng::is_key_id(key.tenant->key_id)));
+  }
   const heng::ConfigLoad load = heng::parse_config(yaml, "");  // "": opens no files
   for (const heng::ConfigIssue& issue : load.issues) {
     HENG_ASSERT(issue.line >= 0 && !issue.message.empty() && (issue.line == 0) == (issue.column == 0));
