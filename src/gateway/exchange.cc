@@ -72,8 +72,8 @@ void Exchange::begin(ServerConnection& connection) {
 /// Sets pool_, and pinned_worker_ for resources with a known home. False: the request has been refused.
 bool Exchange::find_pool() {
   const RequestFacts& facts = request_.facts();
-  const Tenant* tenant = tenant_.get();
-  if (tenant != nullptr && !owns_what_it_names()) {
+  const Tenant* client = tenant_.get();
+  if (client != nullptr && !owns_what_it_names()) {
     refuse({404, "there is no such resource of yours", {}, "resource_not_found"});
     return false;
   }
@@ -83,7 +83,7 @@ bool Exchange::find_pool() {
   }
   const std::string& model = request_.model();
   if (!model.empty()) {
-    pool_ = gateway_.find_pool(model, tenant);
+    pool_ = gateway_.find_pool(model, client);
     if (pool_) return true;
     if (gateway_.discovering()) {
       refuse({503,
@@ -99,13 +99,13 @@ bool Exchange::find_pool() {
   }
   pool_ = pool_of_resource();
   if (!pool_ && !gateway_.config_.default_model.empty())
-    pool_ = gateway_.find_pool(gateway_.config_.default_model, tenant);
+    pool_ = gateway_.find_pool(gateway_.config_.default_model, client);
   if (!pool_ && request_.is_inference()) {
     refuse({400, "you must provide a model parameter", "model", "missing_model"});
     return false;
   }
   if (!pool_ && gateway_.pools_.size() == 1)
-    pool_ = gateway_.find_pool(gateway_.pools_.begin()->first, tenant);
+    pool_ = gateway_.find_pool(gateway_.pools_.begin()->first, client);
   if (pool_) return true;
   refuse({404,
           "this request names no model, and where its resource lives is not known; set default_model to send "
