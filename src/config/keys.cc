@@ -214,6 +214,7 @@ std::string key_entry(const ApiKey& key) {
     fmt::format_to(out, "    models: [{}]\n", list);
   }
   if (tenant.priority != Tenant{}.priority) fmt::format_to(out, "    priority: {}\n", tenant.priority);
+  if (tenant.weight != Tenant{}.weight) fmt::format_to(out, "    weight: {}\n", tenant.weight);
   const KeyLimits& limits = tenant.limits;
   std::string bounds;
   for (const auto& [name, value] :

@@ -154,6 +154,7 @@ RC_GTEST_PROP(KeysProperty, WhatIsWrittenIsRead, ()) {
     tenant.models.push_back(text + "*");
   }
   tenant.priority = *rc::gen::inRange(0u, 10u);
+  tenant.weight = *rc::gen::element(1.0, 0.25, 3.0);
   tenant.limits.requests_per_minute = *rc::gen::inRange(0u, 1000001u);
   tenant.limits.tokens_per_minute = *rc::gen::inRange<std::uint64_t>(0, 1000000000001);
   tenant.limits.concurrent = *rc::gen::inRange(0u, 1000001u);
@@ -168,6 +169,7 @@ RC_GTEST_PROP(KeysProperty, WhatIsWrittenIsRead, ()) {
   RC_ASSERT(again.salt == key.salt && again.hash == key.hash && again.expires_s == key.expires_s);
   RC_ASSERT(again.tenant->key_id == tenant.key_id && again.tenant->name == tenant.name);
   RC_ASSERT(again.tenant->models == tenant.models && again.tenant->priority == tenant.priority);
+  RC_ASSERT(again.tenant->weight == tenant.weight);
   RC_ASSERT(again.tenant->limits.requests_per_minute == tenant.limits.requests_per_minute);
   RC_ASSERT(again.tenant->limits.tokens_per_minute == tenant.limits.tokens_per_minute);
   RC_ASSERT(again.tenant->limits.concurrent == tenant.limits.concurrent);

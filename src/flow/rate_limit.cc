@@ -42,12 +42,13 @@ Duration TokenBucket::time_until(double amount, Instant now) const {
 KeyUse::KeyUse(const KeyLimits& limits, Instant now)
     : requests_(limits.requests_per_minute, now),
       tokens_(static_cast<double>(limits.tokens_per_minute), now),
-      concurrent_max_(limits.concurrent) {}
+      limits_(limits) {}
 
 void KeyUse::set_limits(const KeyLimits& limits, Instant now) {
+  if (limits == limits_) return;
+  limits_ = limits;
   requests_.set_limit(limits.requests_per_minute, now);
   tokens_.set_limit(static_cast<double>(limits.tokens_per_minute), now);
-  concurrent_max_ = limits.concurrent;
 }
 
 std::optional<RateRefusal> KeyUse::admit(double tokens, Instant now) {
@@ -58,10 +59,10 @@ std::optional<RateRefusal> KeyUse::admit(double tokens, Instant now) {
                                    "key has {:.0f} a minute; shorten the prompt or set a smaller max_tokens",
                                    tokens, tokens_.limit())};
   }
-  if (concurrent_max_ != 0 && concurrent_ >= concurrent_max_) {
+  if (limits_.concurrent != 0 && concurrent_ >= limits_.concurrent) {
     return RateRefusal{
         Limit::concurrent, true, kConcurrentRetry,
-        fmt::format("the key has {} requests under way, its limit; wait for one to end", concurrent_max_)};
+        fmt::format("the key has {} requests under way, its limit; wait for one to end", limits_.concurrent)};
   }
   if (requests_.limited() && requests_.level(now) < 1) {
     return RateRefusal{Limit::requests, true, requests_.time_until(1, now),

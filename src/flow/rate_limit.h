@@ -55,16 +55,15 @@ class KeyUse {
   /// `reserved` as admitted, `used` as it turned out.
   void end(double reserved, double used, Instant now);
 
-  bool limited() const { return requests_.limited() || tokens_.limited() || concurrent_max_ != 0; }
   std::uint32_t concurrent() const { return concurrent_; }
-  std::uint32_t concurrent_max() const { return concurrent_max_; }
+  std::uint32_t concurrent_max() const { return limits_.concurrent; }
   const TokenBucket& requests() const { return requests_; }
   const TokenBucket& tokens() const { return tokens_; }
 
  private:
   TokenBucket requests_;
   TokenBucket tokens_;
-  std::uint32_t concurrent_max_;
+  KeyLimits limits_;
   std::uint32_t concurrent_ = 0;
 };
 

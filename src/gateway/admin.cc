@@ -206,11 +206,13 @@ std::string AdminApi::pools_json() const {
     for (const std::string& alias : pool->config().aliases) append_element(aliases, json_quote(alias));
     append_element(
         list,
-        fmt::format(R"({{"model":{},"aliases":[{}],"policy":"{}","workers":{},"eligible":{},"in_flight":{},)"
-                    R"("max_in_flight":{},"queued":{},"queue_length":{},"duration_p50_s":{},"duration_p99_s":{}}})",
-                    json_quote(model), aliases, pool->config().policy->name, pool->config().workers.size(),
-                    pool->pool().view().eligible.size(), pool->pool().in_flight(), pool->pool().pool_limit(), pool->line().size(), pool->line().length(),
-                    number(pool->duration().quantile(0.5)), number(pool->duration().quantile(0.99))));
+        fmt::format(
+            R"({{"model":{},"aliases":[{}],"policy":"{}","workers":{},"eligible":{},"in_flight":{},)"
+            R"("max_in_flight":{},"queued":{},"queue_length":{},"duration_p50_s":{},"duration_p99_s":{}}})",
+            json_quote(model), aliases, pool->config().policy->name, pool->config().workers.size(),
+            pool->pool().view().eligible.size(), pool->pool().in_flight(), pool->pool().pool_limit(),
+            pool->line().size(), pool->line().length(), number(pool->duration().quantile(0.5)),
+            number(pool->duration().quantile(0.99))));
   }
   return "{\"pools\":[" + list + "]}";
 }
@@ -235,9 +237,10 @@ std::string AdminApi::workers_json() const {
               json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
               heng::to_string(health.state()), health.eligible(), to_string(health.last_fault()),
               to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),
-              number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot], pool->pool().limit(slot),
-              metrics.ttft.count(), number(metrics.ttft.quantile(0.5)), number(metrics.ttft.quantile(0.95)),
-              number(metrics.prompt_tokens.value), number(metrics.output_tokens.value)));
+              number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot],
+              pool->pool().limit(slot), metrics.ttft.count(), number(metrics.ttft.quantile(0.5)),
+              number(metrics.ttft.quantile(0.95)), number(metrics.prompt_tokens.value),
+              number(metrics.output_tokens.value)));
     }
   }
   return "{\"workers\":[" + list + "]}";

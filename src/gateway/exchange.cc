@@ -50,6 +50,7 @@ void Exchange::begin(ServerConnection& connection) {
   view_.output_tokens_max = facts.output_tokens_max;
   view_.stream = facts.stream;
   view_.affinity = affinity_key();
+  if (!admit_by_key()) return;
   session_ = session_key();
   stores_resource_ = request_.stores_resource();
   request_.keep(connection, id_, gateway_.config_.forward_authorization);
@@ -318,10 +319,13 @@ void Exchange::start_answer(const HttpHead& head) {
       continue;
     if (equals_ignoring_case(field.name, "content-type"))
       event_stream_ = starts_ignoring_case(field.value, "text/event-stream");
+    if (key_use_ != nullptr && starts_ignoring_case(field.name, "x-ratelimit-")) continue;
     coded = coded || equals_ignoring_case(field.name, "content-encoding");
     fields.push_back(field);
   }
   fields.push_back({"x-request-id", id_});
+  std::vector<std::string> values;
+  append_rate_limits(fields, values);
   if (gateway_.config_.worker_header)
     fields.push_back({"x-heng-worker", pool_->worker_name(current_->slot())});
   const bool overloaded = outcome_of(head.status) == Outcome::overloaded;
@@ -426,6 +430,10 @@ void Exchange::answer_error(const ApiError& error) {
   fields.assign({{"Content-Type", "application/json"}, {"x-request-id", id_}});
   const RetryAfter wait(error.retry_after);
   wait.append_to(fields);
+  std::vector<std::string> values;
+  append_rate_limits(fields, values);
+  // What can never be taken need not be tried again.
+  if (error.status == 429 && error.retry_after == Duration(0)) fields.push_back({"x-should-retry", "false"});
   // Where the gateway's own retries are used up, those of the clients' libraries would only feed the
   // overload.
   if (error.status >= 500 && !gateway_.retry_budget_.available(gateway_.loop_.now()))
@@ -438,7 +446,7 @@ void Exchange::finish(End end) {
   const Duration took = gateway_.loop_.now() - arrived_;
   if (waiting()) pool_->line().leave(*this);
   count_end(end, took);
-  settle();
+  settle(end);
   if (gateway_.access_log_) write_access_line(end, took);
   if (connection_ != nullptr) connection_->observe(nullptr);
   connection_ = nullptr;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "flow/event_boundary.h"
+#include "flow/rate_limit.h"
 #include "flow/request_queue.h"
 #include "gateway/attempt.h"
 #include "gateway/client_request.h"
@@ -63,10 +64,13 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   std::uint64_t affinity_key() const;
   std::uint64_t session_key() const;
   bool read_queueing();
+  bool admit_by_key();
+  void append_rate_limits(std::vector<HeaderField>& fields, std::vector<std::string>& values);
+  Duration spread(Duration wait);
   Slot choose_worker();
   void start_attempt(Slot slot);
   void wait_in_line();
-  void settle();
+  void settle(End end);
   Attempt* other_active(const Attempt& attempt);
   bool has_alternative(const Attempt& attempt) const;
   bool may_try_again(const Attempt& attempt, Outcome outcome);
@@ -101,7 +105,10 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   Duration client_timeout_{0};  // as its client says; 0 = it does not
   Slot turn_slot_ = kNoSlot;    // reserved by take_turn
   Slot avoid_ = kNoSlot;        // has just failed it
-  double charged_ = 0;          // for turns
+  KeyUse* key_use_ = nullptr;   // of a key with limits
+  double reserved_tokens_ = 0;  // of the key's
+  bool counted_by_key_ = false;
+  double charged_ = 0;  // for turns
   Usage usage_;
   std::uint64_t bytes_in_ = 0;
   std::uint64_t bytes_out_ = 0;

@@ -1,4 +1,5 @@
-// A request that waits for its turn: how urgent it is, how long it may take, and what it is charged.
+// A request among others: what its key allows, how urgent it is, how long it may wait, and what it is
+// charged.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -25,7 +26,8 @@ constexpr Duration kRetryAfterMin = 500ms, kRetryAfterMax = 60s;  // clients hee
 /// What the head says about waiting. False: the request has been refused.
 bool Exchange::read_queueing() {
   const HttpHead& head = connection_->head();
-  priority = kPriorityNormal;
+  priority = tenant_ ? tenant_->priority : kPriorityNormal;
+  weight = tenant_ ? tenant_->weight : 1;
   if (const auto wanted = head.find("x-heng-priority")) {
     const auto given = whole_number(*wanted);
     if (!given || *given > kPriorityMax) {
@@ -38,11 +40,40 @@ bool Exchange::read_queueing() {
     priority = std::min(priority, *given);  // nobody raises their own
   }
   if (!pool_->pool().limited()) return true;
-  tenant = hash_bytes(peer_);
+  tenant = hash_bytes(tenant_ ? tenant_->name : peer_);
   // The official clients tell how long they wait, in whole seconds.
   if (const auto seconds = head.find("x-stainless-timeout"))
     client_timeout_ = std::chrono::seconds(whole_number(*seconds).value_or(0));
   return true;
+}
+
+/// Counts the request against its key. False: it has been refused.
+bool Exchange::admit_by_key() {
+  if (!tenant_) return true;
+  key_use_ = gateway_.key_uses_.of(*tenant_, arrived_);
+  if (key_use_ == nullptr) return true;
+  reserved_tokens_ = request_.is_inference() ? view_.prompt_tokens + view_.output_tokens_max : 0;
+  const auto refusal = key_use_->admit(reserved_tokens_, arrived_);
+  counted_by_key_ = !refusal;
+  if (!refusal) return true;
+  pool_->line().count_over_limit(refusal->limit);
+  refuse({429, refusal->message, {}, "rate_limit_exceeded", spread(refusal->retry_after)});
+  return false;
+}
+
+/// The x-ratelimit- fields, for the head of an answer. `values` keeps what they point to.
+void Exchange::append_rate_limits(std::vector<HeaderField>& fields, std::vector<std::string>& values) {
+  if (key_use_ == nullptr) return;
+  values.reserve(6);  // stay where they are
+  rate_limit_fields(*key_use_, gateway_.loop_.now(), [&](std::string_view name, std::string value) {
+    values.push_back(std::move(value));
+    fields.push_back({name, values.back()});
+  });
+}
+
+/// Those refused together must not come back together.
+Duration Exchange::spread(Duration wait) {
+  return from_seconds(to_seconds(wait) * (1 + gateway_.rng_.uniform() / 2));
 }
 
 void Exchange::wait_in_line() {
@@ -79,12 +110,9 @@ Duration Exchange::begin_turn(Instant now) {
   return waited;
 }
 
-/// Those turned away together must not come back together.
 void Exchange::turn_away(ApiError error) {
   waited_ += gateway_.loop_.now() - waits_since_;
-  const double jitter = 1 + gateway_.rng_.uniform() / 2;
-  error.retry_after =
-      std::clamp(from_seconds(to_seconds(error.retry_after) * jitter), kRetryAfterMin, kRetryAfterMax);
+  error.retry_after = std::clamp(spread(error.retry_after), kRetryAfterMin, kRetryAfterMax);
   refuse(error);
 }
 
@@ -94,12 +122,15 @@ void Exchange::change_pool(std::shared_ptr<ModelPool> pool) {
   pool_->line().join(*this, gateway_.loop_.now());
 }
 
-/// The tenant pays for what the request has taken, whatever was expected.
-void Exchange::settle() {
-  if (!pool_ || !pool_->line().keeps_accounts()) return;
-  const double prompt = usage_.prompt_tokens != 0 ? usage_.prompt_tokens : view_.prompt_tokens;
-  const double taken = attempts_made_ == 0 ? 0 : service_cost(prompt, output_tokens());
-  pool_->line().settle(*this, taken - charged_);
+/// Tenant and key pay for what the request has taken, whatever was expected.
+void Exchange::settle(End end) {
+  const bool served = attempts_made_ != 0 && end != End::refused && (answering_ || end == End::canceled);
+  const double prompt = !served ? 0 : usage_.prompt_tokens != 0 ? usage_.prompt_tokens : view_.prompt_tokens;
+  if (pool_ && pool_->line().keeps_accounts())
+    pool_->line().settle(*this, service_cost(prompt, output_tokens()) - charged_);
+  if (counted_by_key_) key_use_->end(reserved_tokens_, prompt + output_tokens(), gateway_.loop_.now());
+  counted_by_key_ = false;
+  key_use_ = nullptr;
 }
 
 }  // namespace heng

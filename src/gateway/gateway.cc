@@ -376,6 +376,7 @@ std::string Gateway::metrics_page() {
                {})
       .value = access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
   for (const auto& [model, pool] : pools_) pool->expose_gauges();
+  key_uses_.expose_gauges(metrics_, loop_.now());
   return metrics_.expose();
 }
 

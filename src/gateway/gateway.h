@@ -14,6 +14,7 @@
 #include "flow/sticky_table.h"
 #include "gateway/access.h"
 #include "gateway/exchange.h"
+#include "gateway/key_uses.h"
 #include "gateway/model_pool.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
@@ -104,6 +105,7 @@ class Gateway final : public RequestHandler {
   RequestInspector inspector_;
   RetryBudget retry_budget_;
   RetryBudget hedge_budget_;
+  KeyUses key_uses_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
   std::map<std::string, std::shared_ptr<ModelPool>> pools_;

@@ -26,7 +26,9 @@ WaitingLine::WaitingLine(Pool& pool, const std::string& model, MetricRegistry& r
       depth_(registry.gauge("heng_queue_depth", "Requests that wait for a worker with room",
                             {{"model", model}})),
       shed_full_(shed_counter(registry, model, "queue_full")),
-      shed_late_(shed_counter(registry, model, "queue_timeout")) {}
+      shed_late_(shed_counter(registry, model, "queue_timeout")),
+      shed_over_{&shed_counter(registry, model, "key_requests"), &shed_counter(registry, model, "key_tokens"),
+                 &shed_counter(registry, model, "key_concurrent")} {}
 
 void WaitingLine::join(Exchange& exchange, Instant now) {
   QueuedRequest* shed = queue_.push(exchange, now);

@@ -3,9 +3,11 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 #include "flow/pool.h"
+#include "flow/rate_limit.h"
 #include "flow/request_queue.h"
 #include "host/metrics.h"
 
@@ -37,6 +39,7 @@ class WaitingLine {
   bool empty() const { return queue_.empty(); }
   std::size_t size() const { return queue_.size(); }
   std::size_t length() const { return queue_.length(); }
+  void count_over_limit(RateRefusal::Limit limit) { shed_over_[static_cast<std::size_t>(limit)]->add(); }
   void expose_gauges() { depth_.set(static_cast<double>(queue_.size())); }
 
  private:
@@ -48,6 +51,7 @@ class WaitingLine {
   Gauge& depth_;
   Counter& shed_full_;
   Counter& shed_late_;
+  std::array<Counter*, 3> shed_over_;  // by RateRefusal::Limit
 };
 
 }  // namespace heng

@@ -12,7 +12,9 @@ namespace heng {
 struct KeyLimits {
   std::uint32_t requests_per_minute = 0;
   std::uint64_t tokens_per_minute = 0;  // prompt and output together
-  std::uint32_t concurrent = 0;         // requests under way at a time
+  std::uint32_t concurrent = 0;         // requests waiting or under way at a time
+
+  bool operator==(const KeyLimits&) const = default;
 };
 
 /// One API key's grant. Immutable and shared: requests keep theirs to their end, whatever a reload says of
@@ -21,6 +23,7 @@ struct Tenant {
   std::string key_id;  // public: logs and messages name the key by it; unique
   std::string name;  // keys with the same name share resources and their place in the queue; default: key_id
   std::uint32_t priority = 5;       // 0 to 9, higher goes first
+  double weight = 1;                // its share of the workers beside others' while requests wait
   KeyLimits limits;                 // of this key
   std::vector<std::string> models;  // names, or beginnings with a trailing "*"; empty = every model
 };
