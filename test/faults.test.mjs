@@ -9,7 +9,11 @@ import { parseScript } from './script.mjs';
 const folder = path.join(import.meta.dirname, 'faults');
 const paths = process.env.HENG_FAULTS
   ? process.env.HENG_FAULTS.split('\n')
-  : fs.readdirSync(folder).filter(name => name.endsWith('.fault')).sort().map(name => path.join(folder, name));
+  : fs
+      .readdirSync(folder)
+      .filter(name => name.endsWith('.fault'))
+      .sort()
+      .map(name => path.join(folder, name));
 
 const scripts = paths.map(file =>
   parseScript(path.relative(process.cwd(), file), fs.readFileSync(file, 'latin1')),

@@ -77,7 +77,12 @@ export function parseScript(path, source) {
     const match = /^([\w-]+)(?: ([^:]*))?:(?: (.*))?$/.exec(line);
     if (!match) fail(`a line reads "WHO: WHAT": ${line}`);
     const [, name, more, rest = ''] = match;
-    if (['input', 'sent', 'heng', 'needs', 'limit', 'awaits'].includes(name) && script.steps.length === 0 && rest && !more) {
+    if (
+      ['input', 'sent', 'heng', 'needs', 'limit', 'awaits'].includes(name) &&
+      script.steps.length === 0 &&
+      rest &&
+      !more
+    ) {
       script.fields[name] = rest.trim();
     } else if (name === 'config' && !rest) {
       script.config = block().join('\n');
@@ -87,9 +92,10 @@ export function parseScript(path, source) {
       script.files[more] = block().join('\n') + '\n';
     } else if (name === 'each' && more) {
       script.names = more.split(' ');
-      script.rows = (rest ? tokens(rest).map(token => [bytesOf(token)]) : block().map(columns));
+      script.rows = rest ? tokens(rest).map(token => [bytesOf(token)]) : block().map(columns);
       for (const row of script.rows) {
-        if (row.length !== script.names.length) fail(`${row.length} columns for ${script.names.length} names`);
+        if (row.length !== script.names.length)
+          fail(`${row.length} columns for ${script.names.length} names`);
       }
     } else if (!more && rest) {
       try {

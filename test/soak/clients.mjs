@@ -23,7 +23,11 @@ export class GoodClient {
     const prompt = this.random.pick(prompts);
     const stream = this.random.next() < 0.7;
     const body = JSON.stringify(
-      chat('m', { stream, max_tokens: 10 + (prompt.length % 20), messages: [{ role: 'user', content: prompt }] }),
+      chat('m', {
+        stream,
+        max_tokens: 10 + (prompt.length % 20),
+        messages: [{ role: 'user', content: prompt }],
+      }),
     );
     const began = performance.now();
     try {
@@ -75,7 +79,10 @@ export class GoodClient {
     let content;
     if (stream) {
       const events = text.split('\n\n').filter(event => event.startsWith('data: '));
-      assert.ok(events.at(-1) === 'data: [DONE]', `a stream ended cleanly without [DONE]: ${text.slice(-300)}`);
+      assert.ok(
+        events.at(-1) === 'data: [DONE]',
+        `a stream ended cleanly without [DONE]: ${text.slice(-300)}`,
+      );
       const chunks = events.slice(0, -1).map(event => JSON.parse(event.slice(6)));
       content = chunks.map(chunk => chunk.choices[0]?.delta?.content ?? '').join('');
     } else {
@@ -89,7 +96,10 @@ export class GoodClient {
     if (this.jokerNames.has(worker)) return assert.equal(content, words(prompt).join(''), 'another answer');
     const { learned } = GoodClient;
     if (!learned.has(prompt)) learned.set(prompt, content);
-    assert.ok(content.length > 0 && content === learned.get(prompt), `not the answer to '${prompt}': ${content}`);
+    assert.ok(
+      content.length > 0 && content === learned.get(prompt),
+      `not the answer to '${prompt}': ${content}`,
+    );
   }
 }
 
@@ -97,7 +107,7 @@ const garbage = [
   '\r\n\r\n\r\n',
   'GET / HTTP/9.9\r\n\r\n',
   `${'A'.repeat(70_000)}\r\n\r\n`,
-  'POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+  'POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
   'POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
   'POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"model":',
   '\x16\x03\x01\x02\x00\x01\x00',

@@ -12,7 +12,14 @@ const minutes = Number(process.env.HENG_SOAK_MINUTES ?? 1);
 const seed = Number(process.env.HENG_SOAK_SEED ?? Date.now() % 1_000_000);
 const goodClients = 12;
 const badClients = 4;
-const policies = ['least_connections', 'round_robin', 'two_choices', 'response_time', 'dynamic_weight', 'hash'];
+const policies = [
+  'least_connections',
+  'round_robin',
+  'two_choices',
+  'response_time',
+  'dynamic_weight',
+  'hash',
+];
 // A longer run can tell a leak from the allocator's habits more exactly.
 const growthLimitMiB = Math.max(8, minutes / 60);
 
@@ -43,8 +50,14 @@ class Soak {
     }));
     return {
       timeouts: {
-        first_byte: '4s', idle: '3s', connect: '1s', client_header: '1s', client_body: '1s', client_write: '2s',
-        worker_idle: '2s', drain: '20s',
+        first_byte: '4s',
+        idle: '3s',
+        connect: '1s',
+        client_header: '1s',
+        client_body: '1s',
+        client_write: '2s',
+        worker_idle: '2s',
+        drain: '20s',
       },
       health: { interval: '300ms', timeout: '500ms', probe_back: '200ms', slow_start: '1s' },
       pools: [{ model: 'm', policy: this.random.pick(policies), workers }],
@@ -129,9 +142,13 @@ class Soak {
     }
     const page = (await this.gateway.admin('/metrics')).text();
     const sum = name =>
-      [...page.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].reduce((all, m) => all + Number(m[1]), 0);
+      [...page.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].reduce(
+        (all, m) => all + Number(m[1]),
+        0,
+      );
     const left = sum('heng_requests_arrived_total') - sum('heng_requests_ended_total');
-    if (left !== sum('heng_requests_in_flight')) this.violation(`the metrics do not add up: ${left} not ended`);
+    if (left !== sum('heng_requests_in_flight'))
+      this.violation(`the metrics do not add up: ${left} not ended`);
     return requests;
   }
 
@@ -147,7 +164,8 @@ class Soak {
   async watch() {
     for (let round = 0; this.going(); ++round) {
       const requests = await this.accounts();
-      if (this.gateway.program.end !== undefined) return this.violation(`the gateway ended: ${this.gateway.program.end}`);
+      if (this.gateway.program.end !== undefined)
+        return this.violation(`the gateway ended: ${this.gateway.program.end}`);
       const usage = this.usage();
       this.samples.push(usage.rssMiB);
       if (round % 10 === 0) this.progress(requests, usage);
@@ -159,13 +177,14 @@ class Soak {
     const left = Math.max(0, Math.round((this.ends - performance.now()) / 1000));
     const { complete, marked, harm, faults } = this.tally;
     say(
-      `soak: ${left} s left, ${requests.arrived} requests (${complete} whole, ${marked} marked, ${harm} bad clients), ` +
+      `soak: ${left} s left, ${requests.arrived} requests (${complete} whole, ${marked} marked, ` +
+        `${harm} bad clients), ` +
         `${requests.in_flight} in flight, ${rssMiB.toFixed(1)} MiB, ${descriptors} descriptors, ` +
         `${faults} faults, last: ${this.last}`,
     );
   }
 
-  /// Memory between the second and the last quarter of the run, by their least samples: what is not given back.
+  /// Memory from the second to the last quarter of the run, by their least samples: what is not given back.
   growthMiB() {
     const quarter = Math.floor(this.samples.length / 4);
     if (quarter < 4) return 0;
@@ -184,13 +203,15 @@ class Soak {
     for (let i = 0; i < goodClients; ++i) actors.push(this.goodClient(this.random.fork()));
     for (let i = 0; i < badClients; ++i) actors.push(this.badClient(this.random.fork()));
     await Promise.all(actors);
-    await until('nothing is in flight', async () => (await this.accounts()).in_flight === 0, { timeoutMs: 30_000 })
-      .catch(error => this.violation(error.message));
+    await until('nothing is in flight', async () => (await this.accounts()).in_flight === 0, {
+      timeoutMs: 30_000,
+    }).catch(error => this.violation(error.message));
     for (const joker of this.jokers) joker.close();
     // Kept connections to workers go after worker_idle; probes keep one each.
     const allowed = before.descriptors + 3 * this.workers.length + goodClients;
-    await until('descriptors are given back', () => this.usage().descriptors <= allowed, { timeoutMs: 15_000 })
-      .catch(() => this.violation(`${this.usage().descriptors} descriptors at the end, ${allowed} allowed`));
+    await until('descriptors are given back', () => this.usage().descriptors <= allowed, {
+      timeoutMs: 15_000,
+    }).catch(() => this.violation(`${this.usage().descriptors} descriptors at the end, ${allowed} allowed`));
     const growth = this.growthMiB();
     if (growth > growthLimitMiB) this.violation(`memory grew by ${growth.toFixed(1)} MiB`);
     if (this.tally.complete === 0) this.violation('not one request was answered whole');
@@ -204,8 +225,9 @@ it(`soak: ${minutes} min with seed ${seed}`, { timeout: minutes * 60_000 + 120_0
   const soak = new Soak();
   const growth = await soak.run();
   say(
-    `soak: ${soak.violations.length === 0 ? 'kept every promise' : `${soak.violations.length} VIOLATIONS`}; ` +
-      `memory ${growth >= 0 ? '+' : ''}${growth.toFixed(2)} MiB from the second to the last quarter (seed ${seed})`,
+    `soak: ${soak.violations.length === 0 ? 'kept every promise' : `${soak.violations.length} VIOLATIONS`}, ` +
+      `memory ${growth >= 0 ? '+' : ''}${growth.toFixed(2)} MiB from the second to the last quarter, ` +
+      `seed ${seed}`,
   );
   assert.deepEqual(soak.violations, []);
 });

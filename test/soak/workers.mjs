@@ -74,7 +74,9 @@ const manners = {
     answer.socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}');
   },
   async bad_chunk(answer) {
-    answer.socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n');
+    answer.socket.write(
+      'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n',
+    );
     await sleep(5);
     answer.socket.end('zz\r\nwhat\r\n');
   },
@@ -131,7 +133,7 @@ class Answer {
   }
 }
 
-/// A server in this process that answers in the manner of the hour. Its probes are answered unless it is silent.
+/// A server in this process that answers in the manner of the hour, and probes too unless it is silent.
 export class Joker {
   static async start() {
     const joker = new Joker();
@@ -140,13 +142,13 @@ export class Joker {
     joker.manner = 'good';
     joker.server = http.createServer((request, response) => joker.serve(request, response).catch(() => {}));
     joker.server.keepAliveTimeout = 60_000;
+    joker.server.on('connection', socket => socket.on('error', () => {}));
     joker.server.on('clientError', (error, socket) => socket.destroy());
     joker.server.listen(joker.port, '127.0.0.1');
     await once(joker.server, 'listening');
     return joker;
   }
   async serve(request, response) {
-    request.socket.on('error', () => {});
     if (request.url === '/health') {
       if (this.manner !== 'silent') response.end('{}');
       return;
