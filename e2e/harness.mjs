@@ -209,8 +209,8 @@ export function adminToken(port) {
 }
 
 /// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without
-/// addresses, or a function of the addresses that gives the file's text. `wrap`: a command to run it under. It
-/// must end cleanly: a nonzero exit at the end of the file fails the file.
+/// addresses, or a function of the addresses that gives the file's text. `wrap`: a command to run it under.
+/// It must end cleanly: a nonzero exit at the end of the file fails the file.
 export async function startGateway(config, { wrap = [] } = {}) {
   const port = await freePort();
   const adminPort = await freePort();

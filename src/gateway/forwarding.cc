@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 namespace heng {
 
@@ -17,9 +18,17 @@ bool starts_ignoring_case(std::string_view text, std::string_view prefix) {
 }
 
 bool is_replaced(std::string_view name) {
-  return equals_ignoring_case(name, "x-request-id") || starts_ignoring_case(name, "x-forwarded-") ||
-         equals_ignoring_case(name, "forwarded") || equals_ignoring_case(name, "x-real-ip") ||
-         starts_ignoring_case(name, "x-heng-");
+  constexpr std::string_view kNames[] = {"forwarded",      "true-client-ip", "cf-connecting-ip",
+                                         "x-request-id",   "x-real-ip",      "x-client-ip",
+                                         "x-original-url", "x-rewrite-url",  "x-cluster-client-ip"};
+  std::array<char, 24> plain;  // longer than any of the names
+  name = name.substr(0, plain.size());
+  // Some servers read "X_Real_IP" as "X-Real-IP".
+  std::ranges::transform(name, plain.begin(), [](char c) { return c == '_' ? '-' : c; });
+  const std::string_view read(plain.data(), name.size());
+  return starts_ignoring_case(read, "x-forwarded-") || starts_ignoring_case(read, "x-heng-") ||
+         std::ranges::any_of(kNames,
+                             [&](std::string_view known) { return equals_ignoring_case(read, known); });
 }
 
 bool is_credential(std::string_view name) {

@@ -30,6 +30,23 @@ TEST(Redirects, ToOtherHostsAreSeen) {
     EXPECT_TRUE(elsewhere(307, to)) << to;
 }
 
+TEST(Replaced, AreTheFieldsThatSayWhoAsks) {
+  for (const std::string_view name :
+       {"X-Forwarded-For", "x-forwarded-anything-however-long-it-is", "X_Forwarded_For", "Forwarded",
+        "X-Real-IP", "x_real_ip", "X-Heng-Tenant", "x-request-id", "True-Client-IP", "X-Cluster-Client-IP"})
+    EXPECT_TRUE(is_replaced(name)) << name;
+  for (const std::string_view name : {"x-forwarded", "forwarded-by", "x-real-ip-of-mine", "x-hengst",
+                                      "user-agent", "x-cluster-client-ip-and-more", "authorization"})
+    EXPECT_FALSE(is_replaced(name)) << name;
+}
+
+TEST(Nominated, CannotBeWhatTheWorkerNeeds) {
+  EXPECT_TRUE(is_nominated("close, X-Hop ,te", "x-hop"));
+  EXPECT_FALSE(is_nominated("close, x-hop2", "x-hop"));
+  for (const std::string_view name : {"authorization", "X-Api-Key", "content-type", "Content-Length"})
+    EXPECT_FALSE(is_nominated("authorization, x-api-key, content-type, content-length", name)) << name;
+}
+
 TEST(ClientRetry, IsWhatTheOfficialClientsCount) {
   HttpHead head;
   EXPECT_FALSE(is_client_retry(head));

@@ -225,7 +225,7 @@ it(`soak: ${minutes} min with seed ${seed}`, { timeout: minutes * 60_000 + 120_0
   const soak = new Soak();
   const growth = await soak.run();
   say(
-    `soak: ${soak.violations.length === 0 ? 'kept every promise' : `${soak.violations.length} VIOLATIONS`}, ` +
+    `soak: ${soak.violations.length || 'no'} promise(s) broken, ` +
       `memory ${growth >= 0 ? '+' : ''}${growth.toFixed(2)} MiB from the second to the last quarter, ` +
       `seed ${seed}`,
   );
