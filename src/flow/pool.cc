@@ -122,6 +122,8 @@ void Pool::commit(Slot slot, const RequestView& request, Instant now) {
   event.worker = slot;
   event.request = request.id;
   event.prompt_tokens = request.prompt_tokens;
+  event.prefix = request.prefix;
+  event.block_tokens = request.block_tokens;
   policy_->on(event, view(), now);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/time.h"
 #include "model/pool_view.h"
@@ -35,6 +36,8 @@ struct AttemptEvent {
   double prompt_tokens = 0;       // estimated at start; as the worker reported it, where it did, when `ended`
   double cached_tokens = 0;       // of the prompt, as the worker reported it
   double output_tokens = 0;       // reported, or estimated from bytes and events; `ended` only
+  std::span<const std::uint64_t> prefix{};  // of the request, see RequestView; `started` only
+  double block_tokens = 0;                  // `started` only
 };
 
 }  // namespace heng

@@ -11,6 +11,7 @@
   X(round_robin)               \
   X(weighted_round_robin)      \
   X(least_connections)         \
+  X(least_time)                \
   X(response_time)             \
   X(two_choices)               \
   X(hash)                      \

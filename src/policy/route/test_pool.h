@@ -46,7 +46,9 @@ class TestPool {
     policy.on({.kind = AttemptEvent::Kind::started,
                .worker = *slot,
                .request = request.id,
-               .prompt_tokens = request.prompt_tokens},
+               .prompt_tokens = request.prompt_tokens,
+               .prefix = request.prefix,
+               .block_tokens = request.block_tokens},
               view(), now);
     return *slot;
   }
