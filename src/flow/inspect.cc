@@ -260,7 +260,9 @@ void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_
     if (text.size() > 2) hash = hash_bytes(text.substr(0, std::min(text.size() - 1, kPromptStartBytes)));
   }
   const char* end = document.current_location();
-  facts.prompt_bytes += static_cast<std::size_t>(end - first.data());
+  const std::string_view prompt(first.data(), static_cast<std::size_t>(end - first.data()));
+  facts.prompt_bytes += prompt.size();
+  if (prompt.size() > facts.prompt.size()) facts.prompt = prompt;
   if (hash != 0) facts.prompt_start_hash = hash;
 }
 

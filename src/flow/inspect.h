@@ -20,6 +20,7 @@ struct RequestFacts {
   std::string_view user;                  // "" = none
   std::uint64_t prompt_start_hash = 0;    // equal for all turns of a conversation; 0 = no prompt
   std::uint64_t prompt_bytes = 0;         // JSON bytes of messages, prompt or input
+  std::string_view prompt;                // these bytes; the longest of them, if it has several
   std::uint32_t output_tokens_max = 0;    // 0 = not given
   bool stream = false;
 };

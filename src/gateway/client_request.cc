@@ -89,6 +89,7 @@ void ClientRequest::keep(ServerConnection& connection, std::string_view id, bool
     model_token_at_ = static_cast<std::size_t>(facts_.model_token.data() - body.data());
     model_token_size_ = facts_.model_token.size();
   }
+  if (!facts_.prompt.empty()) prompt_at_ = static_cast<std::size_t>(facts_.prompt.data() - body.data());
   if (std::optional<Buffer> whole = connection.take_body()) {
     body_ = std::move(*whole);
   } else {
@@ -131,7 +132,7 @@ void ClientRequest::release() {
   credentials_.clear();
   body_.clear();
   if (body_.capacity() > kBufferKept) body_.release();
-  model_token_at_ = model_token_size_ = 0;
+  model_token_at_ = model_token_size_ = prompt_at_ = 0;
 }
 
 }  // namespace heng

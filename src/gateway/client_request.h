@@ -32,6 +32,8 @@ class ClientRequest {
   void release();
 
   const RequestFacts& facts() const { return facts_; }
+  /// The prompt's JSON text; after keep(), until release().
+  std::string_view prompt() const { return body_.view().substr(prompt_at_, facts_.prompt.size()); }
   const std::string& method() const { return method_; }
   std::string_view path() const { return std::string_view(target_).substr(0, target_.find('?')); }
   const std::string& model() const { return model_; }  // as the client named it
@@ -49,8 +51,9 @@ class ClientRequest {
   std::string model_;
   std::size_t model_token_at_ = 0;  // of the JSON token in body_; size 0 = no renaming possible
   std::size_t model_token_size_ = 0;
-  std::string fields_;       // forwarded fields, ready to send
-  std::string credentials_;  // those that only workers without a key of their own get
+  std::size_t prompt_at_ = 0;  // in body_
+  std::string fields_;         // forwarded fields, ready to send
+  std::string credentials_;    // those that only workers without a key of their own get
   Buffer body_;
 };
 

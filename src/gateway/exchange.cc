@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "flow/prompt_blocks.h"
 #include "flow/resource_paths.h"
 #include "gateway/forwarding.h"
 #include "gateway/gateway.h"
@@ -189,9 +190,21 @@ Slot Exchange::choose_worker() {
   } else if (session_ != 0) {
     if (const auto worker = pool_->sessions().find(session_, now)) home = pool_->slot_of(*worker);
   }
-  if (home != kNoSlot && pool.reserve_on(home, view_, now)) return home;
+  const RequestView view = view_for_choice();
+  if (home != kNoSlot && pool.reserve_on(home, view, now)) return home;
   if (pinned_worker_ != 0 && home != kNoSlot && pool.is_eligible(home)) return kNoSlot;  // nobody else has it
-  return pool.reserve(view_, now).value_or(kNoSlot);
+  return pool.reserve(view, now).value_or(kNoSlot);
+}
+
+/// With the hashes of the prompt, if the policy asks for them: not kept, for most requests choose once.
+RequestView Exchange::view_for_choice() {
+  RequestView view = view_;
+  if (pool_->config().policy->uses_prefix) {
+    chain_prompt_blocks(request_.prompt(), kPromptBlockBytes, gateway_.prompt_blocks_);
+    view.prefix = gateway_.prompt_blocks_;
+    view.block_tokens = pool_->estimate_tokens(kPromptBlockBytes);
+  }
+  return view;
 }
 
 void Exchange::start_attempt(Slot slot) {
@@ -236,7 +249,8 @@ void Exchange::try_again(Attempt& attempt, Outcome outcome) {
   const Instant now = gateway_.loop_.now();
   attempt.end(outcome, tokens(), now);
   pool_->retries().add();
-  if (const auto next = pool_->pool().reserve(view_, now, attempt.slot())) return start_attempt(*next);
+  if (const auto next = pool_->pool().reserve(view_for_choice(), now, attempt.slot()))
+    return start_attempt(*next);
   avoid_ = attempt.slot();
   wait_in_line();
 }
@@ -265,7 +279,7 @@ void Exchange::hedge() {
   const Instant now = gateway_.loop_.now();
   if (!gateway_.hedge_budget_.take(now)) return;
   pool_->hedges().add();
-  start_attempt(*pool_->pool().reserve(view_, now, current_->slot()));
+  start_attempt(*pool_->pool().reserve(view_for_choice(), now, current_->slot()));
 }
 
 void Exchange::end_attempts(Outcome outcome) {

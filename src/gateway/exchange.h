@@ -68,6 +68,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   void append_rate_limits(std::vector<HeaderField>& fields, std::vector<std::string>& values);
   Duration spread(Duration wait);
   Slot choose_worker();
+  RequestView view_for_choice();
   void start_attempt(Slot slot);
   void wait_in_line();
   void settle(End end);

@@ -97,7 +97,8 @@ void Exchange::wait_in_line() {
 bool Exchange::take_turn(Instant now) {
   Pool& pool = pool_->pool();
   if (avoid_ != kNoSlot && pool.room(avoid_) == Pool::Room::none) avoid_ = kNoSlot;  // better than nobody
-  turn_slot_ = avoid_ == kNoSlot ? choose_worker() : pool.reserve(view_, now, avoid_).value_or(kNoSlot);
+  turn_slot_ =
+      avoid_ == kNoSlot ? choose_worker() : pool.reserve(view_for_choice(), now, avoid_).value_or(kNoSlot);
   return turn_slot_ != kNoSlot;
 }
 

@@ -116,7 +116,8 @@ class Gateway final : public RequestHandler {
   RequestTotals totals_;
   std::vector<std::unique_ptr<Exchange>> exchanges_;
   std::vector<Exchange*> free_exchanges_;
-  std::vector<HeaderField> answer_fields_;  // scratch
+  std::vector<HeaderField> answer_fields_;    // scratch
+  std::vector<std::uint64_t> prompt_blocks_;  // scratch
   std::unique_ptr<LineWriter> access_log_;
   bool draining_ = false;
   HttpServer server_;

@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "flow/prompt_blocks.h"
+#include "sim/prompt.h"
 
 namespace heng {
 
@@ -176,9 +178,21 @@ void Cluster::arrive() {
   SimGateway& gateway = gateways_[flight.gateway];
   gateway.on_request(now_);
   flight.attempts = 1;
-  const std::optional<Slot> slot = gateway.reserve(flight.view, now_);
+  const std::optional<Slot> slot = gateway.reserve(view_for_choice(flight), now_);
   if (!slot) return finish(index, RequestEnd::refused);
   start_attempt(index, *slot);
+}
+
+/// Blocks as large as the live gateway's.
+RequestView Cluster::view_for_choice(const Flight& flight) {
+  RequestView view = flight.view;
+  if (options_.gateway.policy->uses_prefix) {
+    constexpr std::uint32_t kBlockTokens = kPromptBlockBytes / kBytesPerToken;
+    prefix_ = block_chain(flight.request.pieces, kBlockTokens);
+    view.prefix = prefix_;
+    view.block_tokens = kBlockTokens;
+  }
+  return view;
 }
 
 void Cluster::start_attempt(std::uint32_t index, Slot slot) {
@@ -270,7 +284,8 @@ void Cluster::on_lost(std::uint32_t index, Outcome outcome) {
                      gateway.may_try_again(slot, flight.attempts, outcome, now_);
   end_attempt(index, outcome);
   if (outcome == Outcome::client_error) return finish(index, RequestEnd::refused);
-  const std::optional<Slot> next = again ? gateway.reserve(flight.view, now_, slot) : std::nullopt;
+  const std::optional<Slot> next =
+      again ? gateway.reserve(view_for_choice(flight), now_, slot) : std::nullopt;
   if (!next) return finish(index, RequestEnd::failed);
   ++flight.attempts;
   start_attempt(index, *next);

@@ -153,6 +153,7 @@ class Cluster {
   void check_deadlines();
   void sample();
   EngineRequest engine_request(std::uint32_t index) const;
+  RequestView view_for_choice(const Flight& flight);
   bool is_current(std::uint32_t index, std::uint32_t serial) const {
     return flights_[index].attempts > 0 && flights_[index].serial == serial;
   }
@@ -179,6 +180,7 @@ class Cluster {
   std::vector<Slot> probes_;
   std::vector<char> flowing_;
   std::vector<std::uint32_t> in_flight_, waiting_;
+  std::vector<std::uint64_t> prefix_;
 };
 
 }  // namespace heng

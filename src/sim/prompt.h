@@ -14,9 +14,7 @@ constexpr std::uint64_t count_tokens(std::uint64_t bytes) {
   return (bytes + kBytesPerToken - 1) / kBytesPerToken;
 }
 
-/// Hashes of the text's complete blocks of block_tokens x 4 bytes: chain[i] = XXH3(bytes of block i, seed
-/// chain[i-1]), chain[-1] = 0. Two texts have chain[i] in common exactly when their first i + 1 blocks are
-/// equal (but for collisions of 64 bits). The rest of the text that fills no block has no hash. O(bytes).
+/// See chain_prompt_blocks; blocks of block_tokens x 4 bytes.
 std::vector<std::uint64_t> prompt_blocks(std::string_view text, std::uint32_t block_tokens);
 
 }  // namespace heng

@@ -249,6 +249,7 @@ RoutePolicyEntry entry() {
       .make = [](const OptionValues& values) -> std::unique_ptr<RoutePolicy> {
         return std::make_unique<LeastTime>(values[0]);
       },
+      .uses_prefix = true,
   };
 }
 

@@ -35,6 +35,7 @@ struct RoutePolicyEntry {
   /// null.
   std::string (*validate)(const OptionValues& values);
   std::unique_ptr<RoutePolicy> (*make)(const OptionValues& values);
+  bool uses_prefix = false;  // wants RequestView::prefix, which costs a pass over the prompt
 };
 
 /// All policies in the order of the reference page.

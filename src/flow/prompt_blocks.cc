@@ -1,0 +1,19 @@
+// One pass of XXH3 over the prompt.
+#include "flow/prompt_blocks.h"
+
+#include "base/hash.h"
+#include "base/result.h"
+
+namespace heng {
+
+void chain_prompt_blocks(std::string_view text, std::size_t block_bytes, std::vector<std::uint64_t>& chain) {
+  HENG_ASSERT(block_bytes > 0);
+  chain.resize(text.size() / block_bytes);
+  std::uint64_t previous = 0;
+  for (std::uint64_t& hash : chain) {
+    hash = previous = hash_bytes(text.substr(0, block_bytes), previous);
+    text.remove_prefix(block_bytes);
+  }
+}
+
+}  // namespace heng
