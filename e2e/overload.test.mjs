@@ -248,8 +248,9 @@ describe('turning away', () => {
     const began = performance.now();
     const took = answer => answer.then(value => ({ ...value, ms: performance.now() - began }));
     const hasty = took(ask(gateway, 'b', { headers: { 'x-stainless-timeout': '1' } }));
+    const python = took(ask(gateway, 'b', { headers: { 'x-stainless-read-timeout': '1.5' } }));
     const patient = took(ask(gateway, 'c'));
-    for (const [answer, seconds] of [[await hasty, 1], [await patient, 2]]) {
+    for (const [answer, seconds] of [[await hasty, 1], [await python, 1.5], [await patient, 2]]) {
       assert.equal(assertApiError(answer, 429).code, 'queue_timeout');
       assert.ok(answer.ms > seconds * 1000 - 50 && answer.ms < seconds * 1000 + 900, `${answer.ms} ms`);
     }

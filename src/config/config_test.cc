@@ -93,9 +93,11 @@ pools:
     aliases: [a, "b c"]
     hash_on: header:X-User
     session_header: x-session
+    max_in_flight: 100
+    worker_max_in_flight: adaptive
     workers:
       - {url: "HTTPS://W2.Example/base//", name: two, model: other, capacity: 200, weight: 2.5,
-         tls: {verify: false}}
+         max_in_flight: 8, tls: {verify: false}}
       - http://[::1]/
 )",
                                        "");
@@ -133,6 +135,9 @@ pools:
   EXPECT_EQ(worker.model, "other");
   EXPECT_EQ(worker.capacity, 200);
   EXPECT_EQ(worker.weight, 2.5);
+  EXPECT_EQ(pool.max_in_flight, 100u);
+  EXPECT_EQ(pool.worker_max_in_flight, kAdaptive);
+  EXPECT_EQ(worker.max_in_flight, 8u);
   EXPECT_EQ(pool.workers[1].url, "http://[::1]:80");
   EXPECT_EQ(pool.workers[1].endpoint.host, "::1");
 }
@@ -217,6 +222,11 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"limits: {head_bytes: 1024.5}\n" + kTail, "is not a whole number of bytes"},
         Mistake{"limits: {json_depth: 0}\n" + kTail, "'0' is out of range; allowed: 1 to 1024"},
         Mistake{"limits: {json_depth: 1.5}\n" + kTail, "'1.5' is not a whole number"},
+        Mistake{"adaptive_limit: {min: 10, max: 9}\n" + kTail, "`min` 10 is above `max` 9"},
+        Mistake{"pools: [{model: m, worker_max_in_flight: many, workers: [http://w1:8000]}]\n",
+                "'many' is neither a whole number nor `adaptive`"},
+        Mistake{"pools: [{model: m, max_in_flight: adaptive, workers: [http://w1:8000]}]\n",
+                "'adaptive' is not a whole number"},
         Mistake{"limits: {json_depth: many}\n" + kTail, "'many' is not a whole number"},
         Mistake{"limits: {json_depth: \"5\"}\n" + kTail, "`json_depth` is a whole number; remove the quotes"},
         Mistake{"retry: {budget_ratio: .nan}\n" + kTail, "'.nan' is not a number"},

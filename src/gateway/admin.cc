@@ -233,7 +233,8 @@ std::string AdminApi::workers_json() const {
           fmt::format(
               R"({{"pool":{},"index":{},"name":{},"url":{},"state":"{}","eligible":{},"last_fault":"{}",)"
               R"("since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},"in_flight":{},)"
-              R"("max_in_flight":{},"requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{}}})",
+              R"("max_in_flight":{},"requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},)"
+              R"("output_tokens":{}}})",
               json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
               heng::to_string(health.state()), health.eligible(), to_string(health.last_fault()),
               to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),

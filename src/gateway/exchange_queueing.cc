@@ -12,13 +12,15 @@ namespace heng {
 
 namespace {
 
-std::optional<std::uint32_t> whole_number(std::string_view text) {
-  std::uint32_t value = 0;
+template <class T>
+std::optional<T> number(std::string_view text) {
+  T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
 }
 
+constexpr double kClientTimeoutMaxSeconds = 1e6;                  // more is no news
 constexpr Duration kRetryAfterMin = 500ms, kRetryAfterMax = 60s;  // clients heed no more than 60 s
 
 }  // namespace
@@ -29,7 +31,7 @@ bool Exchange::read_queueing() {
   priority = tenant_ ? tenant_->priority : kPriorityNormal;
   weight = tenant_ ? tenant_->weight : 1;
   if (const auto wanted = head.find("x-heng-priority")) {
-    const auto given = whole_number(*wanted);
+    const auto given = number<std::uint32_t>(*wanted);
     if (!given || *given > kPriorityMax) {
       refuse({400,
               fmt::format("x-heng-priority must be a whole number from 0 to {}", kPriorityMax),
@@ -41,9 +43,10 @@ bool Exchange::read_queueing() {
   }
   if (!pool_->pool().limited()) return true;
   tenant = hash_bytes(tenant_ ? tenant_->name : peer_);
-  // The official clients tell how long they wait, in whole seconds.
-  if (const auto seconds = head.find("x-stainless-timeout"))
-    client_timeout_ = std::chrono::seconds(whole_number(*seconds).value_or(0));
+  auto seconds = head.find("x-stainless-timeout");  // of the official clients; Python's has the other
+  if (!seconds) seconds = head.find("x-stainless-read-timeout");
+  const double timeout = seconds ? number<double>(*seconds).value_or(0) : 0;
+  if (timeout > 0 && timeout < kClientTimeoutMaxSeconds) client_timeout_ = from_seconds(timeout);
   return true;
 }
 
