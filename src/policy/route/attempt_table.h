@@ -42,6 +42,13 @@ class AttemptTable {
 
   std::size_t size() const { return size_; }
 
+  template <class Visit>
+  void each(Visit visit) const {
+    for (const Cell& cell : cells_) {
+      if (cell.worker != kNoSlot) visit(cell.value);
+    }
+  }
+
  private:
   struct Cell {
     std::uint64_t request = 0;
