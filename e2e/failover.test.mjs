@@ -3,7 +3,17 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 
-import { chat, sleep, startGateway, startLlama, startUpstream, until, withoutLlama } from './harness.mjs';
+import {
+  chat,
+  freePort,
+  sleep,
+  startEngine,
+  startGateway,
+  startLlama,
+  startUpstream,
+  until,
+  withoutLlama,
+} from './harness.mjs';
 
 /// Requests from several clients until `stop()`; counts answers per worker and keeps every failure.
 function startLoad(t, gateway, { clients = 4, body = chat('tiny') } = {}) {
@@ -137,5 +147,137 @@ describe('workers that fail', () => {
       assert.equal(answer.text(), '{"error":{"message":"no"}}');
     }
     assert.equal(strict.requests.length, 8, 'no second attempts');
+  });
+});
+
+const workersOf = async gateway => (await gateway.admin('/api/v1/workers')).json().workers;
+const ask = (gateway, model = 'm') => gateway.request('/v1/chat/completions', { body: chat(model) });
+
+describe('an engine that is stopped', () => {
+  it('gets nothing new within 2 s, and nobody waits for it much longer', async () => {
+    const engines = await Promise.all([1, 2, 3].map(() => startEngine()));
+    const gateway = await startGateway({
+      health: { slow_start: '0s' },
+      pools: [{ model: 'sim', policy: 'round_robin', workers: engines.map(engine => engine.url) }],
+    });
+    const took = [];
+    const failures = [];
+    const one = async () => {
+      const start = performance.now();
+      const body = chat('sim', { stream: true, max_tokens: 40 });
+      const answer = await gateway.request('/v1/chat/completions', { body });
+      if (answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n')) failures.push(answer.text());
+      took.push(performance.now() - start);
+    };
+    const load = async seconds => {
+      const all = [];
+      for (let i = 0; i < seconds * 30; ++i) {
+        all.push(one().catch(error => failures.push(error)));
+        await sleep(1000 / 30);
+      }
+      return all;
+    };
+    await Promise.all(await load(2));
+    took.length = 0;
+    // Nothing is under way now: all that are hurt began after the fault.
+    engines[0].program.signal('SIGSTOP');
+    const stopped = performance.now();
+    const noticed = until('it is left out', async () => !(await workersOf(gateway))[0].eligible);
+    const all = await load(3);
+    await noticed;
+    await Promise.all(all);
+    const state = (await workersOf(gateway))[0];
+    assert.equal(state.state, 'ejected');
+    assert.ok(performance.now() - stopped - state.since_s * 1000 < 2500, 'out soon after 1.5 s of silence');
+    assert.deepEqual(failures, []);
+    const late = took.filter(ms => ms > 2600);
+    assert.ok(late.length <= 10, `${late.length} of ${took.length} took over 2.6 s`);
+    engines[0].program.signal('SIGCONT');
+    await until('it is used again', async () => (await workersOf(gateway))[0].eligible, { timeoutMs: 3000 });
+  });
+});
+
+describe('health of workers', () => {
+  it('does not go by one bad answer, nor does it take the last worker out', async () => {
+    const broken = await startUpstream((incoming, response) => response.writeHead(500).end('broken'));
+    const gateway = await startGateway({ pools: [{ model: 'm', workers: [broken.url] }] });
+    for (let i = 0; i < 8; ++i) {
+      const answer = await ask(gateway);
+      assert.equal(answer.status, 500);
+      assert.equal(answer.text(), 'broken');
+    }
+    const [worker] = await workersOf(gateway);
+    assert.equal(worker.state, 'ejected');
+    assert.equal(worker.eligible, true, 'better than nobody');
+    assert.equal(worker.faults.server_error, 8);
+    assert.equal(worker.faults.probe, 0);
+    assert.equal(worker.ejections, 1);
+    const page = (await gateway.admin('/metrics')).text();
+    assert.match(page, /^heng_worker_faults_total\{[^}]*cause="server_error"[^}]*\} 8$/m);
+    assert.match(page, /^heng_worker_state\{[^}]*state="ejected"[^}]*\} 1$/m);
+    assert.match(page, /^heng_worker_state\{[^}]*state="healthy"[^}]*\} 0$/m);
+  });
+
+  it('leaves an outlier out and tries one request before it is used again', async () => {
+    let broken = true;
+    const outlier = await startUpstream((incoming, response) =>
+      broken ? response.writeHead(500).end() : response.end('{"ok":true}'),
+    );
+    const good = await startUpstream();
+    const gateway = await startGateway({
+      health: { probe_back: '200ms', interval: '100ms', slow_start: '0s' },
+      pools: [{ model: 'm', policy: 'round_robin', workers: [outlier.url, good.url] }],
+    });
+    for (let i = 0; i < 8; ++i) assert.equal((await ask(gateway)).status, 200);
+    assert.equal((await workersOf(gateway))[0].state, 'ejected');
+    const before = outlier.requests.length;
+    await until('one more is tried', async () => {
+      assert.equal((await ask(gateway)).status, 200);
+      return outlier.requests.length > before;
+    });
+    assert.equal((await workersOf(gateway))[0].state, 'ejected', 'good probes are not enough');
+    broken = false;
+    await until('it is back', async () => {
+      assert.equal((await ask(gateway)).status, 200);
+      return (await workersOf(gateway))[0].state === 'healthy';
+    });
+  });
+
+  it('reaches all pools of a worker at once', async () => {
+    const gone = await startUpstream();
+    await gone.close();
+    const good = await startUpstream();
+    const workers = [gone.url, good.url];
+    const gateway = await startGateway({
+      health: { active: false },
+      pools: ['a', 'b'].map(model => ({ model, policy: 'round_robin', workers })),
+    });
+    await Promise.all([ask(gateway, 'a'), ask(gateway, 'a')]);
+    const members = (await workersOf(gateway)).filter(worker => worker.name === gone.name);
+    assert.equal(members.length, 2);
+    for (const member of members) {
+      assert.equal(member.state, 'ejected');
+      assert.equal(member.faults.refused, 1, 'asked once, for both');
+    }
+  });
+
+  it('is kept by a reload that changes how it is judged, and a worker added then starts slowly', async () => {
+    const good = await startUpstream();
+    const late = await startUpstream();
+    const gone = `http://127.0.0.1:${await freePort()}`;
+    const pools = (...workers) => [{ model: 'm', policy: 'round_robin', workers }];
+    const gateway = await startGateway({ health: { slow_start: '60s' }, pools: pools(good.url, gone) });
+    await until('one is out', async () => (await workersOf(gateway))[1].state === 'ejected');
+    assert.equal((await workersOf(gateway))[0].ramp, 1, 'there from the start');
+    gateway.write({ health: { slow_start: '60s', fall: 7 }, pools: pools(good.url, gone, late.url) });
+    gateway.program.signal('SIGHUP');
+    const now = await until('the third is used', async () => {
+      const workers = await workersOf(gateway);
+      return workers[2]?.state === 'healthy' && workers;
+    });
+    assert.equal(now[1].state, 'ejected');
+    assert.equal(now[1].ejections, 1);
+    assert.ok(now[2].ramp < 0.2);
+    assert.equal(now[0].ramp, 1);
   });
 });

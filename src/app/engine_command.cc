@@ -49,6 +49,8 @@ void EngineCommand::add_to(CLI::App& app, int& exit_code) {
   command->add_option("--kv-blocks", engine.kv_blocks, "KV cache blocks in memory")->capture_default_str();
   command->add_option("--block-size", engine.block_size, "Tokens in a KV cache block")->capture_default_str();
   command->add_flag("!--no-prefix-caching", engine.prefix_caching, "Do not reuse cached prefixes");
+  command->add_flag("--one-thread", options_.one_thread,
+                    "Serve nobody while a step is computed, as servers do that share the model's thread");
   command->add_option("--seed", options_.seed, "Seed of the ids it makes up")->capture_default_str();
   command->footer("POST /control {\"speed\": 0.5} changes the speed while it runs.");
   command->callback([this, &exit_code] { exit_code = run(); });

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "app/engine_answer.h"
@@ -309,6 +310,11 @@ bool EngineServer::submit(Job& job, CallError& error) {
 void EngineServer::rearm() {
   const Instant next = engine_.next_event();
   if (next == Engine::kNever) return timer_.stop();
+  if (options_.one_thread) {
+    // No call is answered, no connection looked at until the step is over.
+    std::this_thread::sleep_for(next - loop_.now());
+    return timer_.once(Duration(0));
+  }
   timer_.once(std::max(Duration(0), next - loop_.now()));
 }
 

@@ -23,7 +23,8 @@ struct EngineServerOptions {
   EngineParams engine;
   std::uint32_t output_tokens = 128;         // of answers to requests that give no maximum
   std::uint32_t embedding_dimensions = 256;  // of requests that give none
-  std::uint64_t seed = 0;  // of ids; with the port, so that servers on one machine make different ones
+  bool one_thread = false;  // serve nobody while the model computes, as servers do that share its thread
+  std::uint64_t seed = 0;   // of ids; with the port, so that servers on one machine make different ones
 };
 
 /// Fails with the option's name and what it must be.

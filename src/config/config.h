@@ -107,13 +107,15 @@ struct LimitConfig {
 struct HealthConfig {
   bool active = true;
   std::string path = "/health";  // 404 there counts as alive (not every engine has it)
-  Duration interval = 2s;
-  Duration timeout = 2s;
-  std::uint32_t fall = 2;            // failed probes in a row until ejection
+  Duration interval = 1s;
+  Duration timeout = 1s;
+  Duration silence = 1500ms;         // of a worker with requests, until ejection; see WorkerHealth
+  std::uint32_t fall = 2;            // failed probes in a row until a worker without requests is ejected
   std::uint32_t rise = 1;            // good probes in a row until return
   std::uint32_t passive_faults = 3;  // worker faults in a row until ejection
-  Duration probe_back = 1s;          // probing interval of an ejected worker
-  Duration slow_start = 10s;         // ramp of a returned worker; 0 = none
+  Duration probe_back = 1s;          // probing interval of an ejected worker; least time out
+  Duration slow_start = 10s;         // ramp of a returned or added worker; 0 = none
+  double max_ejected_share = 0.5;    // of a pool's living workers, until all of them are used
 };
 
 struct RetryConfig {

@@ -132,16 +132,26 @@ constexpr Field kHealth[] = {
     {"interval", Type::duration, 0.01, kHour, "From one probe to the next.", at<&HealthConfig::interval>, ""},
     {"timeout", Type::duration, 0.01, kHour, "An answer later than this is a failed probe.",
      at<&HealthConfig::timeout>, ""},
-    {"fall", Type::count, 1, 100, "Failed probes in a row that take a silent worker out.",
+    {"silence", Type::duration, 0.06, kHour,
+     "A worker that has requests and sends nothing is out after this, if it answers no probe either and its "
+     "prompts are too short to explain it; it gets no new requests after a third of it.",
+     at<&HealthConfig::silence>, ""},
+    {"fall", Type::count, 1, 100, "Failed probes in a row that take a worker without requests out.",
      at<&HealthConfig::fall>, ""},
     {"rise", Type::count, 1, 100, "Good probes in a row that bring it back.", at<&HealthConfig::rise>, ""},
     {"passive_faults", Type::count, 1, 1000,
-     "Failed requests in a row that take a worker out (5xx, reset, timeout).",
+     "Failed requests in a row that take a worker out (5xx but 503, reset, timeout, bad HTTP).",
      at<&HealthConfig::passive_faults>, ""},
-    {"probe_back", Type::duration, 0.01, kHour, "From one probe to the next of a worker that is out.",
+    {"probe_back", Type::duration, 0.01, kHour,
+     "From one probe to the next of a worker that is out; also its least time out, which doubles up to 30s "
+     "when it is soon out again.",
      at<&HealthConfig::probe_back>, ""},
-    {"slow_start", Type::duration, 0, kDay, "A returned worker's share grows over this time; 0s = at once.",
+    {"slow_start", Type::duration, 0, kDay,
+     "The share of a returned or added worker grows over this time; 0s = at once.",
      at<&HealthConfig::slow_start>, ""},
+    {"max_ejected_share", Type::number, 0, 1,
+     "Of a pool's workers that live; when more of them are doubted or answer badly, all are used.",
+     at<&HealthConfig::max_ejected_share>, ""},
 };
 
 constexpr Field kRetry[] = {

@@ -23,31 +23,35 @@ double fading_maximum(double maximum, double sample) {
 }  // namespace
 
 void SilenceExcuse::on_started(const RequestView& request, Instant now) {
-  waiting_.put(request.id, kHere, {now, request.prompt_tokens, request.stream});
+  RequestView kept = request;
+  kept.prefix = {};  // valid during the call only
+  waiting_.put(request.id, kHere, {kept, now});
 }
 
-bool SilenceExcuse::on_done(const RequestView& request, bool good, Instant now) {
-  const std::optional<Waiting> done = waiting_.take(request.id, kHere);
+bool SilenceExcuse::on_done(std::uint64_t request, bool good, Instant now) {
+  const std::optional<Waiting> done = waiting_.take(request, kHere);
   if (!done) return false;
   if (!good) return true;
   const double took_s = to_seconds(now - done->since);
-  if (!done->stream) {
+  if (!done->request.stream) {
     whole_answer_s_ = fading_maximum(whole_answer_s_, took_s);
-  } else if (done->tokens >= 1) {
+  } else if (done->request.prompt_tokens >= 1) {
     const double excuse_s = std::max(kPromptFactor * took_s, kExcessFactor * (took_s - kOverheadSeconds));
-    per_token_s_ = fading_maximum(per_token_s_, excuse_s / done->tokens);
+    per_token_s_ = fading_maximum(per_token_s_, excuse_s / done->request.prompt_tokens);
   }
   return true;
 }
 
+Instant SilenceExcuse::explained_until(const RequestView& request, Instant since) const {
+  const double prompt_s = request.prompt_tokens * std::max(per_token_s_, kPerTokenMinSeconds);
+  const bool whole = !request.stream && answered_ < kAnswersInSilence;
+  return since + from_seconds(std::max(prompt_s, whole ? kWholeAnswerFactor * whole_answer_s_ : 0.0));
+}
+
 Instant SilenceExcuse::explained_until() const {
-  const double per_token_s = std::max(per_token_s_, kPerTokenMinSeconds);
-  const double whole_s = answered_ >= kAnswersInSilence ? 0 : kWholeAnswerFactor * whole_answer_s_;
   Instant latest{};
-  waiting_.each([&](const Waiting& one) {
-    const double excuse_s = std::max(one.tokens * per_token_s, one.stream ? 0 : whole_s);
-    latest = std::max(latest, one.since + from_seconds(excuse_s));
-  });
+  waiting_.each(
+      [&](const Waiting& one) { latest = std::max(latest, explained_until(one.request, one.since)); });
   return latest;
 }
 

@@ -28,21 +28,22 @@ namespace heng {
 class SilenceExcuse {
  public:
   void on_started(const RequestView& request, Instant now);
-  /// First byte of the body, or the end without one. `good`: to be learned from. False: it did not wait.
-  bool on_done(const RequestView& request, bool good, Instant now);
+  /// Its answer flows, or has ended. `good`: to be learned from. False: it did not wait any more.
+  bool on_done(std::uint64_t request, bool good, Instant now);
   void on_probe_answered_in_silence() { ++answered_; }
   /// The worker did not answer probes for a while but was alive.
   void on_probe_blocked() { answered_ = 0; }
 
+  /// Until when this request alone would explain that nothing comes.
+  Instant explained_until(const RequestView& request, Instant since) const;
   /// Until when those waiting explain that nothing comes; `Instant{}` if nobody waits.
   Instant explained_until() const;
   std::size_t waiting() const { return waiting_.size(); }
 
  private:
   struct Waiting {
+    RequestView request;
     Instant since;
-    double tokens = 0;
-    bool stream = false;
   };
   AttemptTable<Waiting> waiting_;
   double per_token_s_ = 0.016;

@@ -11,9 +11,6 @@ namespace heng {
 
 namespace {
 
-// Ticks further apart mean that this process stood still: what came meanwhile has not been read yet.
-constexpr Duration kAway = 1s;
-
 bool is_kept(Outcome outcome) { return !is_worker_fault(outcome) && outcome != Outcome::canceled; }
 
 }  // namespace
@@ -39,7 +36,7 @@ std::string_view to_string(Fault fault) {
 }
 
 WorkerHealth::WorkerHealth(const HealthOptions& options, Instant now, bool joins_late)
-    : joins_late_(joins_late), since_(now), last_tick_(now), next_probe_(now), probe_sent_(now) {
+    : joins_late_(joins_late), since_(now), next_probe_(now), probe_sent_(now) {
   set_options(options);
 }
 
@@ -88,8 +85,6 @@ void WorkerHealth::on_probe_sent(Instant now) {
 void WorkerHealth::on_probe(bool alive, Outcome cause, Instant now) {
   if (!std::exchange(probe_pending_, false)) return;
   if (!alive && cause == Outcome::canceled) return;
-  // This process stood still and comes late itself, not the answer.
-  if (!alive && cause == Outcome::timeout && now > last_tick_ + kAway) return;
   if (alive) {
     probe_failures_ = 0;
     if (state_ != HealthState::ejected) {
@@ -134,6 +129,7 @@ void WorkerHealth::probe_soon(Instant now) {
 void WorkerHealth::begin_silence(Instant now) {
   if (silent_) return;
   silent_ = true;
+  overdue_ = false;
   // Fixed now: what comes later cannot have caused it.
   explained_until_ = std::max(silence_began() + options_.silence, excuse_.explained_until());
   if (state_ != HealthState::ejected) become(HealthState::suspect, now);
@@ -152,10 +148,19 @@ void WorkerHealth::eject_if_silent(Instant now) {
   const bool busy = under_way_ > 0;
   const bool timed_out = probe_fault_ == Outcome::timeout;
   if (probe_failures_ < (busy && timed_out ? 1 : options_.fall)) return;
-  if (busy && timed_out && now < explained_until_) return;
+  if (busy && timed_out) {
+    if (now < silence_began() + options_.silence) return;
+    if (!std::exchange(overdue_, true)) ++silences_;
+    if (now < explained_until_) return;
+    ++silences_;
+  }
   ejected_for_silence_ = timed_out;
-  if (timed_out) ++silences_;
   eject(true, now);
+}
+
+bool WorkerHealth::waits_in_vain(const RequestView& request, Instant since, Instant now) const {
+  if (state_ == HealthState::ejected) return ejected_for_silence_;
+  return silent_ && overdue_ && now >= excuse_.explained_until(request, since);
 }
 
 // --- attempts ---
@@ -170,14 +175,14 @@ void WorkerHealth::on_attempt_started(const RequestView& request, Instant now) {
   back_at_ = now + options_.hold_max;
 }
 
-void WorkerHealth::on_first_piece(const RequestView& request, Outcome outcome, Instant now) {
+void WorkerHealth::on_flowing(std::uint64_t request, Outcome outcome, Instant now) {
   if (!excuse_.on_done(request, outcome == Outcome::ok, now)) return;
   on_progress(now);
   if (!is_kept(outcome) || state_ != HealthState::ejected) return;
-  if (trial_ == Trial::in_flight && trial_request_ == request.id) come_back(now);
+  if (trial_ == Trial::in_flight && trial_request_ == request) come_back(now);
 }
 
-void WorkerHealth::on_attempt(const RequestView& request, Outcome outcome, Instant now) {
+void WorkerHealth::on_attempt(std::uint64_t request, Outcome outcome, Instant now) {
   HENG_ASSERT(under_way_ > 0);
   --under_way_;
   const bool waited = excuse_.on_done(request, outcome == Outcome::ok, now);
@@ -194,7 +199,7 @@ void WorkerHealth::on_attempt(const RequestView& request, Outcome outcome, Insta
   }
   if (outcome == Outcome::refused && !dead_) return eject(true, now);
   if (state_ == HealthState::ejected) {
-    if (trial_ != Trial::in_flight || trial_request_ != request.id) return;  // says nothing about now
+    if (trial_ != Trial::in_flight || trial_request_ != request) return;  // says nothing about now
     if (outcome == Outcome::canceled) {
       trial_ = Trial::offered;
     } else if (fault) {
@@ -216,12 +221,6 @@ void WorkerHealth::on_attempt(const RequestView& request, Outcome outcome, Insta
 // --- time ---
 
 void WorkerHealth::tick(Instant now) {
-  if (now > last_tick_ + kAway) {
-    last_answer_ = now;
-    probe_sent_ = std::max(probe_sent_, now);
-    silent_ = false;
-  }
-  last_tick_ = now;
   if (state_ == HealthState::ejected) {
     if (returns_by_trial() && trial_ != Trial::offered && now >= back_at_) trial_ = Trial::offered;
     return;

@@ -61,12 +61,13 @@ struct HealthOptions {
 /// 2. That or any other probe without an answer, nor any other byte, for silence/3 (at most timeout/2):
 ///    suspect. New requests go elsewhere, which costs nothing if the doubt was wrong; any byte clears it.
 /// 3. The probe has timed out, no byte has come since it was sent, and the silence is longer than `silence`
-///    and than what the requests under way explain (SilenceExcuse): ejected, and they may be taken away.
+///    and than what the requests under way explain (SilenceExcuse): ejected. Before that, after `silence`,
+///    those may leave that do not explain it themselves: short prompts behind a very long one.
 ///    A worker without requests has nothing to lose: `fall` failed probes in a row eject it.
 /// With the defaults and a tick of 100 ms, step 2 comes within 1 s and step 3 within 1.7 s of a stop.
 ///
 /// Return. The dead come back by `rise` good probes; outliers, and all where no probes are sent, by a single
-/// trial request at a time, which ends the ejection with its first good byte. The least time out doubles with
+/// trial request at a time, which ends the ejection once a good answer flows. The least time out doubles with
 /// each ejection and failed trial, from `probe_back` up to `hold_max`, until the worker has done well for
 /// `good_period`. Then its share grows over `slow_start`.
 class WorkerHealth {
@@ -85,10 +86,11 @@ class WorkerHealth {
 
   /// A request was reserved on this worker; every one is ended by on_attempt. Takes an offered trial.
   void on_attempt_started(const RequestView& request, Instant now);
-  /// The first byte of its answer's body. The head may come before the prompt is even read.
-  void on_first_piece(const RequestView& request, Outcome outcome, Instant now);
+  /// Its answer flows: bytes came once more after the first of the body. (The head and an opening event may
+  /// come before the prompt is even read.)
+  void on_flowing(std::uint64_t request, Outcome outcome, Instant now);
   /// End of an attempt. Connection refused ejects at once; other faults after `passive_faults` in a row.
-  void on_attempt(const RequestView& request, Outcome outcome, Instant now);
+  void on_attempt(std::uint64_t request, Outcome outcome, Instant now);
   /// The worker sent bytes of some answer.
   void on_progress(Instant now) {
     last_byte_ = now;
@@ -103,10 +105,10 @@ class WorkerHealth {
   /// Share of its weight the worker gets now, in (0, 1]: linear ramp from slow_start_min_share over
   /// slow_start after a return or a late arrival; 1 otherwise.
   double ramp(Instant now) const;
-  /// Out because it went silent: requests without a byte from it will not get one.
-  bool fell_silent() const { return state_ == HealthState::ejected && ejected_for_silence_; }
-  /// How often that has happened; cheap to compare.
+  /// Requests without a byte from it should look whether they wait in vain, each time this has changed.
   std::uint32_t silences() const { return silences_; }
+  /// The worker is silent, and this request, begun at `since`, does not explain it.
+  bool waits_in_vain(const RequestView& request, Instant since, Instant now) const;
   std::uint32_t ejections() const { return ejections_; }
   std::uint64_t faults(Fault fault) const { return fault_counts_[static_cast<std::size_t>(fault)]; }
   /// Why it is not healthy, for people: the last fault.
@@ -137,12 +139,12 @@ class WorkerHealth {
   bool joins_late_;
   bool dead_ = false;  // while ejected: else an outlier
   bool ejected_for_silence_ = false;
+  bool overdue_ = false;  // silent for longer than `silence`
   bool probe_pending_ = false;
   bool silent_ = false;  // nothing has come since a probe that waits too long was sent
   Outcome last_fault_ = Outcome::ok;
   Outcome probe_fault_ = Outcome::ok;  // of the last failed probe
   Instant since_;
-  Instant last_tick_;
   Instant next_probe_;
   Instant probe_sent_;
   Instant failed_sent_{};  // when the last failed probe was sent

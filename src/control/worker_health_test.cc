@@ -39,7 +39,7 @@ void probe(WorkerHealth& health, bool alive, Outcome cause, Instant at) {
 /// One request that begins and ends so.
 void attempt(WorkerHealth& health, Outcome outcome, Instant at) {
   health.on_attempt_started(request(1), at);
-  health.on_attempt(request(1), outcome, at);
+  health.on_attempt(1, outcome, at);
 }
 
 TEST(WorkerHealth, NamesItsStatesAndFaults) {
@@ -138,8 +138,8 @@ TEST(WorkerHealth, CountsCausesApart) {
   WorkerHealth health({}, kStart);
   attempt(health, Outcome::timeout, kStart);
   health.on_attempt_started(request(7), kStart);
-  health.on_first_piece(request(7), Outcome::ok, kStart + 1s);
-  health.on_attempt(request(7), Outcome::timeout, kStart + 9s);
+  health.on_flowing(7, Outcome::ok, kStart + 1s);
+  health.on_attempt(7, Outcome::timeout, kStart + 9s);
   attempt(health, Outcome::client_error, kStart + 9s);
   attempt(health, Outcome::overloaded, kStart + 9s);
   attempt(health, Outcome::canceled, kStart + 9s);
@@ -191,7 +191,7 @@ TEST(WorkerHealth, RefusedProbeEjectsAtOnceEvenWhileStreamsFlow) {
   probe(health, false, Outcome::refused, kStart);
   EXPECT_EQ(health.standing(), Standing::dead);
   EXPECT_EQ(health.last_fault(), Outcome::refused);
-  EXPECT_FALSE(health.fell_silent()) << "what it has begun it may finish";
+  EXPECT_FALSE(health.waits_in_vain(request(1), kStart, kStart)) << "what it has begun it may finish";
 }
 
 TEST(WorkerHealth, CanceledProbeSaysNothing) {
@@ -199,19 +199,6 @@ TEST(WorkerHealth, CanceledProbeSaysNothing) {
   for (int i = 0; i < 10; ++i) probe(health, false, Outcome::canceled, kStart + i * 2s);
   EXPECT_EQ(health.state(), HealthState::unknown);
   EXPECT_TRUE(health.probe_due(kStart + 20s));
-}
-
-TEST(WorkerHealth, StandstillOfThisProcessIsNobodysSilence) {
-  WorkerHealth health({}, kStart);
-  health.on_attempt_started(request(1), kStart);
-  health.on_probe_sent(kStart);
-  const Instant woken = kStart + 1h;
-  health.on_probe(false, Outcome::timeout, woken);  // its timer fires before the answer is read
-  health.tick(woken);
-  EXPECT_EQ(health.state(), HealthState::unknown);
-  health.on_probe_sent(woken);
-  health.tick(woken + kTick);
-  EXPECT_EQ(health.state(), HealthState::unknown);
 }
 
 // --- a worker in scripted time ---
@@ -282,9 +269,9 @@ struct Scene {
     for (Stream& stream : streams) {
       stream.served += 10ms;
       if (stream.served < first_byte) continue;
-      if (!std::exchange(stream.answered, true)) health.on_first_piece(request(stream.id), Outcome::ok, now);
+      if (!std::exchange(stream.answered, true)) health.on_flowing(stream.id, Outcome::ok, now);
       if (stream.served % 50ms == 0ms) health.on_progress(now);
-      if (stream.served >= first_byte + 800ms) health.on_attempt(request(stream.id), Outcome::ok, now);
+      if (stream.served >= first_byte + 800ms) health.on_attempt(stream.id, Outcome::ok, now);
     }
     std::erase_if(streams, [&](const Stream& stream) { return stream.served >= first_byte + 800ms; });
   }
@@ -309,8 +296,8 @@ TEST(WorkerHealth, StoppedWorkerIsDoubtedWithinASecondAndOutWithinTwo) {
   EXPECT_LE(*scene.suspected - stopped, 1s);
   EXPECT_LE(*scene.ejected - stopped, 1700ms);
   EXPECT_GT(*scene.ejected - stopped, 1400ms) << "the silence allowed";
-  EXPECT_TRUE(scene.health.fell_silent());
-  EXPECT_EQ(scene.health.silences(), 1u);
+  EXPECT_TRUE(scene.health.waits_in_vain(request(1), stopped, scene.now));
+  EXPECT_GT(scene.health.silences(), 0u);
 }
 
 TEST(WorkerHealth, StopEndsWithinASecondOfItsContinuation) {
@@ -322,7 +309,7 @@ TEST(WorkerHealth, StopEndsWithinASecondOfItsContinuation) {
   ASSERT_TRUE(scene.ejected);
   scene.run(1200ms);
   EXPECT_EQ(scene.health.state(), HealthState::healthy);
-  EXPECT_FALSE(scene.health.fell_silent());
+  EXPECT_FALSE(scene.health.waits_in_vain(request(1), kStart, scene.now));
   EXPECT_LT(scene.health.ramp(scene.now), 0.3);
 }
 
@@ -381,8 +368,8 @@ TEST(WorkerHealth, WholeAnswersExcuseSilenceOnlyWhereProbesAreBlockedToo) {
       health.on_probe_sent(now);
       health.on_probe(true, Outcome::ok, now);
     }
-    health.on_first_piece(whole, Outcome::ok, now);
-    health.on_attempt(whole, Outcome::ok, now);
+    health.on_flowing(1, Outcome::ok, now);
+    health.on_attempt(1, Outcome::ok, now);
     whole.id = 2;
     health.on_attempt_started(whole, now);
     health.on_probe_sent(now += 1ms);
@@ -391,6 +378,25 @@ TEST(WorkerHealth, WholeAnswersExcuseSilenceOnlyWhereProbesAreBlockedToo) {
     for (int i = 0; i < 10; ++i) health.tick(now += kTick);
     EXPECT_EQ(health.state() == HealthState::ejected, answers_probes);
   }
+}
+
+TEST(WorkerHealth, ShortPromptsMayLeaveAWorkerThatALongOneKeepsSilent) {
+  Scene scene;
+  scene.run(5s);
+  const RequestView prompt = request(1000000, 30000);
+  const Instant begun = scene.now;
+  scene.health.on_attempt_started(prompt, begun);
+  scene.probes_pass = false;
+  scene.blocked_until = begun + 30s;
+  scene.run(1s);
+  EXPECT_EQ(scene.health.silences(), 0u);
+  scene.run(1s);
+  EXPECT_EQ(scene.health.silences(), 1u);
+  EXPECT_EQ(scene.health.state(), HealthState::suspect);
+  EXPECT_TRUE(scene.health.waits_in_vain(request(1), begun, scene.now));
+  EXPECT_FALSE(scene.health.waits_in_vain(prompt, begun, scene.now));
+  scene.run(29s);
+  EXPECT_FALSE(scene.ejected);
 }
 
 RC_GTEST_PROP(WorkerHealthProperty, StoppedWorkerIsNoticedWhateverTheLoad, ()) {
@@ -426,7 +432,7 @@ RC_GTEST_PROP(WorkerHealthProperty, PrefillThatBlocksEverythingEjectsNobody, ())
   scene.blocked_until = begun + from_seconds(prefill_s);
   scene.run(from_seconds(prefill_s) + 100ms);
   RC_ASSERT(!scene.ejected);
-  scene.health.on_first_piece(prompt, Outcome::ok, scene.now);
+  scene.health.on_flowing(prompt.id, Outcome::ok, scene.now);
   scene.run(2s);
   RC_ASSERT(!scene.ejected);
   RC_ASSERT(scene.health.state() == HealthState::healthy);
@@ -464,8 +470,8 @@ TEST(WorkerHealth, AttemptsFromBeforeTheEjectionDoNotUndoIt) {
   WorkerHealth health({}, kStart);
   health.on_attempt_started(request(9), kStart);
   attempt(health, Outcome::refused, kStart);
-  health.on_first_piece(request(9), Outcome::ok, kStart + 1ms);
-  health.on_attempt(request(9), Outcome::ok, kStart + 1ms);
+  health.on_flowing(9, Outcome::ok, kStart + 1ms);
+  health.on_attempt(9, Outcome::ok, kStart + 1ms);
   EXPECT_EQ(health.state(), HealthState::ejected);
 }
 
@@ -518,9 +524,9 @@ TEST(WorkerHealth, OneTrialRequestFindsOutWhetherAnOutlierIsBack) {
     health.on_attempt_started(request(5), kStart + 1s);
     EXPECT_EQ(health.standing(), Standing::outlier) << "one trial at a time";
     health.on_attempt_started(request(6), kStart + 1s);
-    health.on_first_piece(request(6), Outcome::ok, kStart + 1s);
+    health.on_flowing(6, Outcome::ok, kStart + 1s);
     EXPECT_EQ(health.state(), HealthState::ejected) << "another request is not the trial";
-    health.on_first_piece(request(5), Outcome::client_error, kStart + 2s);
+    health.on_flowing(5, Outcome::client_error, kStart + 2s);
     EXPECT_EQ(health.state(), HealthState::healthy) << "before the end of a long answer";
     EXPECT_DOUBLE_EQ(health.ramp(kStart + 2s), 0.1);
   }
@@ -604,7 +610,7 @@ Instant random_events(WorkerHealth& health, bool probes) {
   std::uint64_t last_id = 1000;
   const int events = *rc::gen::inRange(0, 80);
   const auto any_under_way = [&] {
-    return request(*std::next(under_way.begin(), *rc::gen::inRange<std::size_t>(0, under_way.size())));
+    return *std::next(under_way.begin(), *rc::gen::inRange<std::size_t>(0, under_way.size()));
   };
   for (int i = 0; i < events; ++i) {
     now += *rc::gen::inRange(0, 3000) * 1ms;
@@ -616,11 +622,11 @@ Instant random_events(WorkerHealth& health, bool probes) {
       health.on_attempt_started(request(last_id), now);
     }
     if (what == 3 && !under_way.empty()) {
-      const RequestView ended = any_under_way();
-      under_way.erase(ended.id);
+      const std::uint64_t ended = any_under_way();
+      under_way.erase(ended);
       health.on_attempt(ended, any_outcome(), now);
     }
-    if (what == 4 && !under_way.empty()) health.on_first_piece(any_under_way(), any_outcome(), now);
+    if (what == 4 && !under_way.empty()) health.on_flowing(any_under_way(), any_outcome(), now);
     if (what == 5) health.on_progress(now);
     if (what == 6) health.tick(now);
     RC_ASSERT(health.state() == HealthState::ejected || health.standing() <= Standing::doubted);

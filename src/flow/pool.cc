@@ -14,6 +14,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
   if (slot == state_.size()) {
     state_.push_back(State::free);
     healthy_.push_back(0);
+    usable_.push_back(0);
     in_flight_.push_back(0);
     limit_.push_back(0);
     configured_weight_.push_back(0);
@@ -23,7 +24,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
     identity_.push_back(0);
   }
   state_[slot] = State::member;
-  healthy_[slot] = 1;
+  healthy_[slot] = usable_[slot] = 1;
   configured_weight_[slot] = weight;
   ramp_[slot] = 1;
   weight_[slot] = weight;
@@ -47,7 +48,8 @@ void Pool::remove(Slot slot) {
   rebuild();
 }
 
-void Pool::set_eligible(Slot slot, bool eligible) {
+void Pool::set_eligible(Slot slot, bool eligible, bool usable) {
+  usable_[slot] = usable ? 1 : 0;
   if ((healthy_[slot] != 0) == eligible) return;
   healthy_[slot] = eligible ? 1 : 0;
   rebuild();
@@ -108,8 +110,8 @@ std::optional<Slot> Pool::choose_among_some(const RequestView& request, Instant 
   return slot;
 }
 
-bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now) {
-  if (!is_member(slot) || healthy_[slot] == 0 || !has_room(slot)) return false;
+bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now, bool bound) {
+  if (!is_member(slot) || !has_room(slot) || (bound ? usable_[slot] : healthy_[slot]) == 0) return false;
   commit(slot, request, now);
   return true;
 }

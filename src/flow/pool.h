@@ -25,7 +25,9 @@ class Pool {
   void set_weight(Slot slot, double weight, double capacity);
   /// No new requests; the slot is free for another worker once its last request has ended.
   void remove(Slot slot);
-  void set_eligible(Slot slot, bool eligible);
+  /// May be chosen. `usable`: may also be given what belongs to it, though others are to be chosen now.
+  void set_eligible(Slot slot, bool eligible, bool usable);
+  void set_eligible(Slot slot, bool eligible) { set_eligible(slot, eligible, eligible); }
   /// Share of its weight a worker in slow start gets, in (0, 1].
   void set_ramp(Slot slot, double share);
 
@@ -36,8 +38,9 @@ class Pool {
   /// The policy's choice among those with room, reserved; nothing if there is none, see room(). `avoid` (a
   /// worker just tried) is left out.
   std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
-  /// Reserves a given worker, if it is eligible and has room (sessions and resources that live somewhere).
-  bool reserve_on(Slot slot, const RequestView& request, Instant now);
+  /// Reserves a given worker, if it is eligible and has room (sessions), or `bound` to it (resources that
+  /// live there only) and usable.
+  bool reserve_on(Slot slot, const RequestView& request, Instant now, bool bound = false);
   void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
   /// `event.worker` is released.
   void end(const AttemptEvent& event, Instant now);
@@ -46,7 +49,7 @@ class Pool {
   PoolView view() const;
   const RoutePolicy& policy() const { return *policy_; }
   RoutePolicy& policy() { return *policy_; }
-  bool is_eligible(Slot slot) const { return is_member(slot) && healthy_[slot] != 0; }
+  bool is_usable(Slot slot) const { return is_member(slot) && usable_[slot] != 0; }
   bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
   std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
   std::uint32_t in_flight() const { return total_in_flight_; }
@@ -71,6 +74,7 @@ class Pool {
   Rng rng_;
   std::vector<State> state_;  // [slots], like all below
   std::vector<char> healthy_;
+  std::vector<char> usable_;
   std::vector<std::uint32_t> in_flight_;
   std::vector<std::uint32_t> limit_;
   std::vector<double> configured_weight_;

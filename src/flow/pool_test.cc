@@ -52,6 +52,18 @@ TEST(Pool, RemovedWorkerLeavesAfterItsLastRequest) {
   EXPECT_EQ(pool.add(3, 1, 0), first);
 }
 
+TEST(Pool, DoubtedWorkerKeepsWhatLivesThere) {
+  Pool pool = make_pool();
+  const Slot doubted = pool.add(1, 1, 0);
+  const Slot good = pool.add(2, 1, 0);
+  pool.set_eligible(doubted, false, true);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(pool.reserve({}, {}), good);
+  EXPECT_FALSE(pool.reserve_on(doubted, {}, {})) << "a session can move";
+  EXPECT_TRUE(pool.reserve_on(doubted, {}, {}, true));
+  pool.set_eligible(doubted, false);
+  EXPECT_FALSE(pool.reserve_on(doubted, {}, {}, true));
+}
+
 TEST(Pool, UnhealthyWorkerIsNotChosen) {
   Pool pool = make_pool();
   const Slot a = pool.add(1, 1, 0);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/hash.h"
@@ -76,6 +77,16 @@ std::string query_value(std::string_view query, std::string_view key) {
     at = end + 1;
   }
   return {};
+}
+
+/// {"refused":0,...}
+std::string faults_of(const WorkerHealth& health) {
+  std::string list;
+  for (std::size_t i = 0; i < kFaults; ++i) {
+    const Fault fault = static_cast<Fault>(i);
+    append_element(list, fmt::format(R"("{}":{})", heng::to_string(fault), health.faults(fault)));
+  }
+  return "{" + list + "}";
 }
 
 /// Share each member is meant to get, [slots]: the policy's weights, or else the configured ones.
@@ -232,11 +243,12 @@ std::string AdminApi::workers_json() const {
           list,
           fmt::format(
               R"({{"pool":{},"index":{},"name":{},"url":{},"state":"{}","eligible":{},"last_fault":"{}",)"
-              R"("since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},"in_flight":{},)"
-              R"("max_in_flight":{},"requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},)"
-              R"("output_tokens":{}}})",
+              R"("faults":{},"ejections":{},"since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},)"
+              R"("in_flight":{},"max_in_flight":{},)"
+              R"("requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{}}})",
               json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
-              heng::to_string(health.state()), health.eligible(), to_string(health.last_fault()),
+              heng::to_string(health.state()), std::ranges::binary_search(view.eligible, slot),
+              to_string(health.last_fault()), faults_of(health), health.ejections(),
               to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),
               number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot],
               pool->pool().limit(slot), metrics.ttft.count(), number(metrics.ttft.quantile(0.5)),

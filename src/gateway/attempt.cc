@@ -23,10 +23,8 @@ void Attempt::start(ModelPool& pool, Slot slot, const RequestView& view, const C
   prompt_tokens_ = view.prompt_tokens;
   started_ = now;
   ttft_ = Duration(0);
-  ++worker_->in_flight;
   pool.count_assignment(slot);
-  worker_->health().on_attempt_started(now);
-  pool.pool().set_eligible(slot, worker_->health().eligible());
+  worker_->attempt_started(view, now);
   const std::string& own_name = pool.worker_model(slot);
   const std::string& model = !own_name.empty()     ? own_name
                              : pool.model() == "*" ? request.model()
@@ -56,12 +54,8 @@ void Attempt::end(Outcome outcome, const AnswerTokens& tokens, Instant now) {
   event.cached_tokens = usage.cached_tokens;
   event.output_tokens = usage.output_tokens != 0 ? usage.output_tokens : tokens.pieces;
   pool_->pool().end(event, now);
-  --worker_->in_flight;
-  worker_->health().on_attempt(outcome, now);
-  if (pool_->pool().is_member(slot_)) {
-    pool_->pool().set_eligible(slot_, worker_->health().eligible());
-    if (outcome == Outcome::overloaded) pool_->learn_refusal(slot_);
-  }
+  worker_->attempt_ended(request_id_, outcome, now);
+  if (outcome == Outcome::overloaded && pool_->pool().is_member(slot_)) pool_->learn_refusal(slot_);
   pool_->serve_line_later();
 }
 

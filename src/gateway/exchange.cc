@@ -191,8 +191,8 @@ Slot Exchange::choose_worker() {
     if (const auto worker = pool_->sessions().find(session_, now)) home = pool_->slot_of(*worker);
   }
   const RequestView view = view_for_choice();
-  if (home != kNoSlot && pool.reserve_on(home, view, now)) return home;
-  if (pinned_worker_ != 0 && home != kNoSlot && pool.is_eligible(home)) return kNoSlot;  // nobody else has it
+  if (home != kNoSlot && pool.reserve_on(home, view, now, pinned_worker_ != 0)) return home;
+  if (pinned_worker_ != 0 && home != kNoSlot && pool.is_usable(home)) return kNoSlot;  // nobody else has it
   return pool.reserve(view, now).value_or(kNoSlot);
 }
 
@@ -261,13 +261,18 @@ void Exchange::leave_worker(const Worker& worker) {
   if (connection_ == nullptr || answering_ || left_worker_ || pinned_worker_ != 0 ||
       !request_.is_repeatable())
     return;
+  const Instant now = gateway_.loop_.now();
+  const bool out = worker.health().state() == HealthState::ejected;
   for (Attempt& attempt : attempts_) {
     if (!attempt.active() || attempt.answered() || &attempt.worker() != &worker) continue;
+    if (!worker.health().waits_in_vain(view_, attempt.started(), now)) continue;
     const bool alone = other_active(attempt) == nullptr;
     if (alone && !has_alternative(attempt)) return;
     left_worker_ = true;
-    if (alone) return try_again(attempt, Outcome::timeout);
-    attempt.end(Outcome::timeout, {}, gateway_.loop_.now());
+    // Of a worker that may just be busy it says nothing.
+    const Outcome outcome = out ? Outcome::timeout : Outcome::canceled;
+    if (alone) return try_again(attempt, outcome);
+    attempt.end(outcome, {}, now);
   }
 }
 
@@ -290,7 +295,7 @@ void Exchange::end_attempts(Outcome outcome) {
 
 void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
   const Instant now = gateway_.loop_.now();
-  attempt.worker().health().on_progress(now);
+  attempt.worker().progress(now);
   const Outcome outcome = outcome_of(head.status);
   Attempt* other = other_active(attempt);
   if (!is_final(head.status) && outcome != Outcome::ok) {
@@ -352,7 +357,11 @@ void Exchange::start_answer(const HttpHead& head) {
 
 void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
-  current_->worker().health().on_progress(now);
+  current_->worker().progress(now);
+  if (bytes_out_ != 0 && !flowing_) {
+    flowing_ = true;
+    current_->worker().flowing(view_.id, outcome_of(status_), now);
+  }
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
     if (piece.size() > 24) find_usage(piece, usage_);
@@ -478,7 +487,7 @@ void Exchange::finish(End end) {
   avoid_ = turn_slot_ = kNoSlot;
   charged_ = 0;
   tenant = 0;
-  left_worker_ = answering_ = event_stream_ = stores_resource_ = false;
+  left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = false;
   boundary_.reset();
   gateway_.recycle(this);
 }

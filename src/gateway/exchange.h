@@ -118,6 +118,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   int status_ = 0;
   bool left_worker_ = false;      // has been moved off a worker that had stopped answering
   bool answering_ = false;        // the head of the answer has been passed on
+  bool flowing_ = false;          // bytes came once more after the first of the body
   bool stores_resource_ = false;  // its answer names a resource that later requests will ask for
   bool event_stream_ = false;     // ... in which an event of our own can be put
   bool length_told_ = false;      // the client knows how long the answer is to be

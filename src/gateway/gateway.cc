@@ -83,6 +83,7 @@ Result<void> Gateway::start() {
   build_pools();
   if (const auto listening = server_.listen(config_.listen); !listening) return listening;
   tick();
+  serving_ = true;
   tick_timer_.every(kTick);
   return {};
 }
@@ -111,6 +112,7 @@ Result<void> Gateway::reload(Config config) {
   retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
   hedge_budget_ = hedge_budget(config_.retry);
   server_.set_options({config_.timeouts, config_.limits});
+  for (const auto& [key, worker] : workers_) worker->configure(config_);
   build_pools();
   tick();
   return {};
@@ -124,8 +126,8 @@ void Gateway::drain() {
 // --- pools and workers ---
 
 std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
-  std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config, config_.health)];
-  if (!worker) worker = std::make_shared<Worker>(loop_, resolver_, config, config_);
+  std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config)];
+  if (!worker) worker = std::make_shared<Worker>(loop_, resolver_, config, config_, serving_);
   return worker;
 }
 
@@ -138,6 +140,7 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
     retired_pools_.push_back(old);
   }
   if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_);
+  pool->set_max_ejected_share(config_.health.max_ejected_share);
   pool->set_members(config, std::move(workers));
   pool->set_limits(config_);
   if (old) {

@@ -120,6 +120,7 @@ class Gateway final : public RequestHandler {
   std::vector<std::uint64_t> prompt_blocks_;  // scratch
   std::unique_ptr<LineWriter> access_log_;
   bool draining_ = false;
+  bool serving_ = false;  // workers that come from now on join late
   HttpServer server_;
   Timer tick_timer_;
   struct HedgeEntry {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/hash.h"
+#include "host/eligibility.h"
 
 namespace heng {
 
@@ -38,7 +39,28 @@ MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::s
                             {{"model", model}, {"worker", worker}})),
       registry_(registry),
       model_(std::move(model)),
-      worker_(std::move(worker)) {}
+      worker_(std::move(worker)) {
+  for (std::size_t state = 0; state < states.size(); ++state) {
+    states[state] = &registry.gauge("heng_worker_state", "1 for the state of health the worker is in",
+                                    {{"model", model_},
+                                     {"worker", worker_},
+                                     {"state", std::string(to_string(static_cast<HealthState>(state)))}});
+  }
+  for (std::size_t fault = 0; fault < kFaults; ++fault) {
+    faults[fault] = &registry.counter("heng_worker_faults_total",
+                                      "Faults of the worker, in all its pools; never those of clients",
+                                      {{"model", model_},
+                                       {"worker", worker_},
+                                       {"cause", std::string(to_string(static_cast<Fault>(fault)))}});
+  }
+}
+
+void MemberMetrics::show(const WorkerHealth& from) {
+  for (std::size_t state = 0; state < states.size(); ++state)
+    states[state]->set(from.state() == static_cast<HealthState>(state) ? 1 : 0);
+  for (std::size_t fault = 0; fault < kFaults; ++fault)
+    faults[fault]->value = static_cast<double>(from.faults(static_cast<Fault>(fault)));
+}
 
 void MemberMetrics::count_answer(int status) {
   for (const auto& [known, counter] : answers_) {
@@ -70,6 +92,12 @@ ModelPool::ModelPool(Loop& loop, std::string model, const PoolConfig& config, st
                                       "Requests all workers may have at a time; 0 = no limit",
                                       {{"model", model_}})) {}
 
+ModelPool::~ModelPool() {
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (pool_.is_member(slot)) members_[slot].worker->unwatch(*this);
+  }
+}
+
 void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
   config_ = config;
   for (Slot slot = 0; slot < members_.size(); ++slot) {
@@ -77,6 +105,7 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
         std::ranges::any_of(workers, [&](const auto& worker) { return worker == members_[slot].worker; });
     if (!pool_.is_member(slot) || stays) continue;
     pool_.remove(slot);
+    members_[slot].worker->unwatch(*this);
     registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
     members_[slot].metrics.reset();
     members_[slot].limit.reset();
@@ -91,12 +120,23 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
       if (slot >= members_.size()) members_.resize(slot + 1);
       members_[slot] = {
           worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0, 0, {}};
+      worker->watch(*this);
     }
     members_[slot].max_in_flight =
         wanted.max_in_flight != 0 ? wanted.max_in_flight : config.worker_max_in_flight;
     pool_.set_weight(slot, wanted.weight, wanted.capacity);
     members_[slot].model = wanted.model;
   }
+  on_standing_changed();
+}
+
+void ModelPool::on_standing_changed() {
+  standings_.assign(members_.size(), Standing::dead);
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (pool_.is_member(slot)) standings_[slot] = members_[slot].worker->health().standing();
+  }
+  set_eligibility(pool_, standings_, max_ejected_share_);
+  serve_line_later();
 }
 
 void ModelPool::set_limits(const Config& config) {
@@ -176,9 +216,7 @@ void ModelPool::tick(Instant now, double time_s) {
       if (pool_.in_flight(slot) == 0) members_[slot].worker.reset();  // with its connections
       continue;
     }
-    const WorkerHealth& health = members_[slot].worker->health();
-    pool_.set_eligible(slot, health.eligible());
-    pool_.set_ramp(slot, health.ramp(now));
+    pool_.set_ramp(slot, members_[slot].worker->health().ramp(now));
   }
   pool_.tick(now);
   sample_weights(time_s);
@@ -216,6 +254,7 @@ void ModelPool::expose_gauges() {
     metrics.in_flight.set(pool_.in_flight(slot));
     metrics.in_flight_limit.set(pool_.limit(slot));
     metrics.health.set(eligible ? 1 : 0);
+    metrics.show(members_[slot].worker->health());
   }
 }
 

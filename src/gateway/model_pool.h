@@ -1,6 +1,7 @@
 // One model: its pool of workers with their metrics, sessions and the history of their weights.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <string>
@@ -29,6 +30,7 @@ class MemberMetrics {
   MemberMetrics(MetricRegistry& registry, std::string model, std::string worker);
 
   void count_answer(int status);
+  void show(const WorkerHealth& from);
 
   Histogram& ttft;
   Histogram& inter_token;
@@ -39,6 +41,8 @@ class MemberMetrics {
   Gauge& in_flight;
   Gauge& in_flight_limit;
   Gauge& health;
+  std::array<Gauge*, 4> states{};          // [HealthState] 1 for the one it is in
+  std::array<Counter*, kFaults> faults{};  // [Fault]
 
  private:
   MetricRegistry& registry_;
@@ -48,16 +52,21 @@ class MemberMetrics {
 };
 
 /// Shared by the gateway's table and the requests under way; lives on the gateway's loop.
-class ModelPool : public std::enable_shared_from_this<ModelPool> {
+class ModelPool final : public StandingWatcher, public std::enable_shared_from_this<ModelPool> {
  public:
   ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
             MetricRegistry& registry);
+  ~ModelPool();
 
   /// The same workers as before keep their slots and all that is learned about them.
   void set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
   /// How many requests the workers may have, and how many may wait. After set_members.
   void set_limits(const Config& config);
-  /// Health into eligibility, then the policy's controllers, then the weight history, then those who wait.
+  /// See worst_in_use.
+  void set_max_ejected_share(double share) { max_ejected_share_ = share; }
+  /// The health of all members into eligibility. Also called by the workers, when theirs changes.
+  void on_standing_changed() override;
+  /// Slow start, then the policy's controllers, then the weight history, then those who wait.
   void tick(Instant now, double time_s);
   void expose_gauges();
 
@@ -126,8 +135,10 @@ class ModelPool : public std::enable_shared_from_this<ModelPool> {
   Counter& retries_;
   Counter& hedges_;
   Gauge& in_flight_limit_;
-  double output_tokens_ = 128;     // of an answer, until the first ones say better
-  double tokens_per_byte_ = 0.25;  // about four bytes of English a token, until usage says better
+  double max_ejected_share_ = 0.5;
+  std::vector<Standing> standings_;  // scratch
+  double output_tokens_ = 128;       // of an answer, until the first ones say better
+  double tokens_per_byte_ = 0.25;    // about four bytes of English a token, until usage says better
 };
 
 }  // namespace heng

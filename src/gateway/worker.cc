@@ -20,6 +20,7 @@ HealthOptions health_options(const HealthConfig& config) {
   options.interval = config.interval;
   options.timeout = config.timeout;
   options.probe_back = config.probe_back;
+  options.silence = config.silence;
   options.fall = config.fall;
   options.rise = config.rise;
   options.passive_faults = config.passive_faults;
@@ -87,22 +88,21 @@ class Worker::Query final : public ResponseObserver {
   ClientConnection* connection_ = nullptr;
 };
 
-Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway)
+Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway,
+               bool joins_late)
     : loop_(loop),
       config_(config),
       health_config_(gateway.health),
       identity_(hash_bytes(config.url)),
       address_fields_(heng::address_fields(config)),
       origin_(loop, resolver, origin_options(config, gateway)),
-      health_(health_options(gateway.health), loop.now()) {
+      health_(health_options(gateway.health), loop.now(), joins_late),
+      told_(health_.standing()) {
   if (config.tls) {
     if (const auto prepared = origin_.prepare_tls(); !prepared)
       spdlog::error("{}: {}", config.url, prepared.error().message);
   }
-  probe_ = std::make_unique<Query>(*this, health_config_.path,
-                                   [this](int status, std::string_view, const ExchangeFailure* failure) {
-                                     on_probe_answer(status, failure);
-                                   });
+  make_probe();
   discovery_ = std::make_unique<Query>(
       *this, "/v1/models",
       [this](int status, std::string_view body, const ExchangeFailure*) { on_models_answer(status, body); });
@@ -110,17 +110,50 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
 
 Worker::~Worker() = default;
 
-std::string Worker::key_of(const WorkerConfig& config, const HealthConfig& health) {
-  return fmt::format("{}\n{}\n{}\n{}\n{} {} {} {} {} {} {} {} {}", config.url, config.api_key,
-                     config.tls_ca_file, config.tls_verify, health.active, health.path,
-                     health.interval.count(), health.timeout.count(), health.fall, health.rise,
-                     health.passive_faults, health.probe_back.count(), health.slow_start.count());
+std::string Worker::key_of(const WorkerConfig& config) {
+  return fmt::format("{}\n{}\n{}\n{}", config.url, config.api_key, config.tls_ca_file, config.tls_verify);
 }
 
-bool Worker::take_stopped() {
-  if (health_.state() != HealthState::ejected || health_.since() == left_since_) return false;
-  left_since_ = health_.since();
-  return health_.last_fault() == Outcome::timeout || health_.last_fault() == Outcome::refused;
+void Worker::configure(const Config& gateway) {
+  const bool same_path = gateway.health.path == health_config_.path;
+  health_config_ = gateway.health;
+  health_.set_options(health_options(gateway.health));
+  const HttpOrigin::Options options = origin_options(config_, gateway);
+  origin_.set_limits(options.idle_timeout, options.head_limits);
+  if (!same_path) {
+    health_.on_probe(false, Outcome::canceled, loop_.now());
+    make_probe();
+  }
+  if (health_.standing() != told_) tell();
+}
+
+void Worker::make_probe() {
+  probe_ = std::make_unique<Query>(*this, health_config_.path,
+                                   [this](int status, std::string_view, const ExchangeFailure* failure) {
+                                     on_probe_answer(status, failure);
+                                   });
+}
+
+void Worker::tell() {
+  told_ = health_.standing();
+  for (StandingWatcher* watcher : watchers_) watcher->on_standing_changed();
+}
+
+void Worker::attempt_started(const RequestView& request, Instant now) {
+  ++in_flight;
+  health_.on_attempt_started(request, now);
+  if (health_.standing() != told_) tell();
+}
+
+void Worker::flowing(std::uint64_t request, Outcome outcome, Instant now) {
+  health_.on_flowing(request, outcome, now);
+  if (health_.standing() != told_) tell();
+}
+
+void Worker::attempt_ended(std::uint64_t request, Outcome outcome, Instant now) {
+  --in_flight;
+  health_.on_attempt(request, outcome, now);
+  if (health_.standing() != told_) tell();
 }
 
 ExchangeTimeouts Worker::query_timeouts() const {
@@ -136,6 +169,7 @@ void Worker::tick(Instant now) {
     health_.on_probe_sent(now);
     probe_->send(origin_, query_timeouts());
   }
+  if (health_.standing() != told_) tell();
   if (discovery_every_ > Duration(0) && now >= next_discovery_ && !discovery_->busy()) {
     next_discovery_ = now + (models_known_ ? discovery_every_ : kDiscoveryRetry);
     discovery_->send(origin_, query_timeouts());
@@ -148,6 +182,7 @@ void Worker::on_probe_answer(int status, const ExchangeFailure* failure) {
                         : status >= 500    ? Outcome::server_error
                                            : Outcome::ok;
   health_.on_probe(cause == Outcome::ok, cause, loop_.now());
+  if (health_.standing() != told_) tell();
 }
 
 void Worker::on_models_answer(int status, std::string_view body) {

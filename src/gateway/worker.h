@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/config.h"
@@ -12,22 +13,33 @@
 
 namespace heng {
 
+/// Hears at once when what pools may do with a worker has changed. Takes itself off the list before it dies.
+class StandingWatcher {
+ public:
+  virtual void on_standing_changed() = 0;
+
+ protected:
+  ~StandingWatcher() = default;
+};
+
 /// Shared by the pools it is a member of and the requests under way on it; lives on the gateway's loop. The
 /// last owner must let go outside of callbacks of its connections (the gateway keeps it until its own timer
 /// fires).
 class Worker {
  public:
-  Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway);
+  /// `joins_late`: the gateway serves already, see WorkerHealth.
+  Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway, bool joins_late);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
   /// Two configurations with the same key are the same worker: its state survives a reload.
-  static std::string key_of(const WorkerConfig& config, const HealthConfig& health);
+  static std::string key_of(const WorkerConfig& config);
+  /// Takes what a reload may change while the worker stays.
+  void configure(const Config& gateway);
 
   const WorkerConfig& config() const { return config_; }
   HttpOrigin& origin() { return origin_; }
-  WorkerHealth& health() { return health_; }
   const WorkerHealth& health() const { return health_; }
   std::uint64_t identity() const { return identity_; }  // hash of the URL
   /// "Host: ...\r\n" and, with an API key, "Authorization: Bearer ...\r\n".
@@ -41,13 +53,24 @@ class Worker {
   void discover_models(Duration every) { discovery_every_ = every; }
   /// Asked for, and no answer yet from a worker that is not known to be down.
   bool models_awaited() const {
-    return discovery_every_ > Duration(0) && !models_known_ && health_.eligible();
+    return discovery_every_ > Duration(0) && !models_known_ && health_.state() != HealthState::ejected;
   }
   /// Bumped with every change of models().
   std::uint32_t models_version() const { return models_version_; }
 
-  /// True once after each ejection for not answering (not for bad answers): what waits there waits in vain.
-  bool take_stopped();
+  // What happens to attempts, for its health; see there. Every started one is ended.
+  void attempt_started(const RequestView& request, Instant now);
+  void flowing(std::uint64_t request, Outcome outcome, Instant now);
+  void attempt_ended(std::uint64_t request, Outcome outcome, Instant now);
+  void progress(Instant now) {
+    health_.on_progress(now);
+    if (health_.standing() != told_) tell();
+  }
+  void watch(StandingWatcher& watcher) { watchers_.push_back(&watcher); }
+  void unwatch(StandingWatcher& watcher) { std::erase(watchers_, &watcher); }
+
+  /// True once after each silence: what waits there without a byte should look whether it waits in vain.
+  bool take_stopped() { return std::exchange(silences_told_, health_.silences()) != health_.silences(); }
 
   std::uint32_t in_flight = 0;  // over all pools
 
@@ -56,6 +79,8 @@ class Worker {
   void on_probe_answer(int status, const ExchangeFailure* failure);
   void on_models_answer(int status, std::string_view body);
   ExchangeTimeouts query_timeouts() const;
+  void make_probe();
+  void tell();
 
   Loop& loop_;
   WorkerConfig config_;
@@ -64,12 +89,14 @@ class Worker {
   std::string address_fields_;
   HttpOrigin origin_;
   WorkerHealth health_;
+  Standing told_;  // to the watchers
+  std::vector<StandingWatcher*> watchers_;
+  std::uint32_t silences_told_ = 0;
   std::unique_ptr<Query> probe_;
   std::unique_ptr<Query> discovery_;
   Duration discovery_every_{0};
   Instant next_discovery_{};
   std::vector<std::string> models_;
-  Instant left_since_{};  // the ejection that take_stopped() has told
   bool models_known_ = false;
   std::uint32_t models_version_ = 0;
 };

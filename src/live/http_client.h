@@ -137,6 +137,11 @@ class HttpOrigin {
                          ResponseObserver& observer);
   /// Closes idle connections (the server is known to be gone).
   void drop_idle();
+  /// For connections and heads from now on.
+  void set_limits(Duration idle_timeout, const HeadLimits& head_limits) {
+    options_.idle_timeout = idle_timeout;
+    options_.head_limits = head_limits;
+  }
   std::size_t idle_connections() const { return idle_.size(); }
   const Options& options() const { return options_; }
 

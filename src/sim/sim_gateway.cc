@@ -2,8 +2,10 @@
 #include "sim/sim_gateway.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/result.h"
+#include "host/eligibility.h"
 
 namespace heng {
 
@@ -16,21 +18,28 @@ void SimGateway::add_worker(std::uint64_t identity, double weight, double capaci
   const Slot slot = pool_.add(identity, weight, capacity);
   HENG_ASSERT(slot == health_.size());
   health_.emplace_back(options_.health, now);
+  standings_.push_back(Standing::fine);
   streams_.push_back(0);
 }
 
-void SimGateway::refresh(Slot slot) { pool_.set_eligible(slot, health_[slot].eligible()); }
+void SimGateway::refresh(Slot slot) {
+  const Standing standing = health_[slot].standing();
+  if (std::exchange(standings_[slot], standing) == standing) return;
+  set_eligibility(pool_, standings_, options_.max_ejected_share);
+}
 
 std::optional<Slot> SimGateway::reserve(const RequestView& request, Instant now, Slot avoid) {
   const std::optional<Slot> slot = pool_.reserve(request, now, avoid);
   if (!slot) return slot;
-  health_[*slot].on_attempt_started(now);
+  health_[*slot].on_attempt_started(request, now);
   refresh(*slot);
   return slot;
 }
 
 void SimGateway::first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now) {
   health_[slot].on_progress(now);
+  health_[slot].on_flowing(request.id, Outcome::ok, now);
+  refresh(slot);
   pool_.first_byte(slot, request, elapsed, now);
   ++streams_[slot];
 }
@@ -41,7 +50,7 @@ void SimGateway::end(const AttemptEvent& event, const RequestView& request, bool
   if (answering) --streams_[slot];
   if (event.outcome == Outcome::ok) health_[slot].on_progress(now);
   pool_.end(event, now);
-  health_[slot].on_attempt(event.outcome, now);
+  health_[slot].on_attempt(event.request, event.outcome, now);
   refresh(slot);
 }
 

@@ -16,6 +16,7 @@ struct SimGatewayOptions {
   const RoutePolicyEntry* policy = nullptr;
   OptionValues policy_options;
   HealthOptions health;
+  double max_ejected_share = 0.5;
   bool retry = true;
   double retry_budget_ratio = 0.1;
   std::uint32_t retry_budget_floor = 10;
@@ -51,6 +52,7 @@ class SimGateway {
   Pool pool_;
   RetryBudget budget_;
   std::vector<WorkerHealth> health_;    // [slots]
+  std::vector<Standing> standings_;     // [slots] as the pool knows them
   std::vector<std::uint32_t> streams_;  // [slots] attempts past their first byte
 };
 
