@@ -22,51 +22,6 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-struct Reply {
-  long status = 0;
-  std::string body;
-};
-
-Result<Reply> ask(const AdminOptions& options, const std::string& path, bool post) {
-  const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
-  const std::string url =
-      (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
-  Reply reply;
-  curl_slist* fields = nullptr;
-  const std::string token_file =
-      options.token_file.empty() ? find_admin_token_file(options.address) : options.token_file;
-  if (!token_file.empty()) {
-    std::ifstream file(token_file);
-    std::string token;
-    if (!std::getline(file, token))
-      return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", token_file));
-    fields = curl_slist_append(fields, ("Authorization: Bearer " + token).c_str());
-  }
-  const std::unique_ptr<curl_slist, void (*)(curl_slist*)> fields_owner(fields, curl_slist_free_all);
-  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, fields);
-  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 30L);
-  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl.get(), CURLOPT_NOPROXY, "*");
-  if (post) curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, "");
-  using Write = std::size_t (*)(char*, std::size_t, std::size_t, void*);
-  const Write write = [](char* bytes, std::size_t size, std::size_t count, void* to) {
-    static_cast<std::string*>(to)->append(bytes, size * count);
-    return size * count;
-  };
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, write);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &reply.body);
-  if (const CURLcode code = curl_easy_perform(curl.get()); code != CURLE_OK) {
-    return fail(
-        ErrorCode::unavailable,
-        fmt::format("cannot reach the gateway's admin API at {}: {}\n"
-                    "Is `heng serve` running? --admin HOST:PORT or HENG_ADMIN says where its admin API is.",
-                    options.address, curl_easy_strerror(code)));
-  }
-  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &reply.status);
-  return reply;
-}
-
 std::string text_of(dom::element value) {
   switch (value.type()) {
     case dom::element_type::STRING:
@@ -98,6 +53,7 @@ constexpr Column kWorkerColumns[] = {{"POOL", "pool", false},
                                      {"TTFT p95 s", "ttft_p95_s", false},
                                      {"SINCE s", "since_s", true},
                                      {"LAST FAULT", "last_fault", true},
+                                     {"ORIGIN", "origin", true},
                                      {"WEIGHT", "weight", true},
                                      {"CAPACITY", "capacity", true},
                                      {"PROMPT TOK", "prompt_tokens", true},
@@ -142,7 +98,8 @@ std::string weights_text(dom::array pools, int history, bool headings) {
       std::vector<std::string> cells{fmt::format("{:.1f}", double(sample["time_s"]))};
       dom::array shares = sample["weights"];
       if (shares.size() == 0) shares = sample["assigned"];
-      for (const dom::element share : shares) cells.push_back(fmt::format("{:.3f}", double(share)));
+      for (const dom::element share : shares)
+        cells.push_back(share.is_null() ? "-" : fmt::format("{:.3f}", double(share)));
       cells.resize(names.size(), "-");
       table.add(std::move(cells));
     }
@@ -190,26 +147,14 @@ std::string render(const AdminOptions& options, const std::string& body, std::st
   return weights_text(rows, history, headings);
 }
 
-int report(const Reply& reply) {
-  std::string message = reply.body;
-  try {
-    dom::parser parser;
-    message = std::string_view(parser.parse(reply.body)["error"]["message"]);
-  } catch (const simdjson::simdjson_error&) {
-    // Not one of our error bodies: print it as it is.
-  }
-  fmt::print(stderr, "heng: {}\n", message);
-  return reply.status == 422 ? kExitConfigInvalid : kExitFailed;
-}
-
 int show(const AdminOptions& options, const std::string& path, std::string_view view, int history) {
   while (true) {
-    const Result<Reply> reply = ask(options, path, false);
+    const Result<AdminReply> reply = ask_admin(options, path);
     if (!reply) {
       fmt::print(stderr, "heng: {}\n", reply.error().message);
       return kExitUnreachable;
     }
-    if (reply->status != 200) return report(*reply);
+    if (reply->status != 200) return report_refusal(*reply);
     try {
       fmt::print("{}", render(options, reply->body, view, history));
     } catch (const std::exception& error) {
@@ -225,17 +170,75 @@ int show(const AdminOptions& options, const std::string& path, std::string_view 
 }
 
 int reload(const AdminOptions& options) {
-  const Result<Reply> reply = ask(options, "/api/v1/reload", true);
+  const Result<AdminReply> reply = ask_admin(options, "/api/v1/reload", "POST");
   if (!reply) {
     fmt::print(stderr, "heng: {}\n", reply.error().message);
     return kExitUnreachable;
   }
-  if (reply->status != 200) return report(*reply);
+  if (reply->status != 200) return report_refusal(*reply);
   fmt::print("configuration reloaded\n");
   return kExitOk;
 }
 
-void add_address(CLI::App& command, AdminOptions& options) {
+}  // namespace
+
+Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& path, const std::string& method,
+                             const std::string& body) {
+  const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
+  const std::string url =
+      (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
+  AdminReply reply;
+  curl_slist* fields = nullptr;
+  const std::string token_file =
+      options.token_file.empty() ? find_admin_token_file(options.address) : options.token_file;
+  if (!token_file.empty()) {
+    std::ifstream file(token_file);
+    std::string token;
+    if (!std::getline(file, token))
+      return fail(ErrorCode::io, fmt::format("cannot read a token from '{}'", token_file));
+    fields = curl_slist_append(fields, ("Authorization: Bearer " + token).c_str());
+  }
+  const std::unique_ptr<curl_slist, void (*)(curl_slist*)> fields_owner(fields, curl_slist_free_all);
+  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, fields);
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 30L);
+  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl.get(), CURLOPT_NOPROXY, "*");
+  if (method != "GET") {
+    curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, method.c_str());
+    curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.c_str());
+  }
+  using Write = std::size_t (*)(char*, std::size_t, std::size_t, void*);
+  const Write write = [](char* bytes, std::size_t size, std::size_t count, void* to) {
+    static_cast<std::string*>(to)->append(bytes, size * count);
+    return size * count;
+  };
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, write);
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &reply.body);
+  if (const CURLcode code = curl_easy_perform(curl.get()); code != CURLE_OK) {
+    return fail(
+        ErrorCode::unavailable,
+        fmt::format("cannot reach the gateway's admin API at {}: {}\n"
+                    "Is `heng serve` running? --admin HOST:PORT or HENG_ADMIN says where its admin API is.",
+                    options.address, curl_easy_strerror(code)));
+  }
+  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &reply.status);
+  return reply;
+}
+
+int report_refusal(const AdminReply& reply) {
+  std::string message = reply.body;
+  try {
+    dom::parser parser;
+    message = std::string_view(parser.parse(reply.body)["error"]["message"]);
+  } catch (const simdjson::simdjson_error&) {
+    // Not one of our error bodies: print it as it is.
+  }
+  fmt::print(stderr, "heng: {}\n", message);
+  return reply.status == 422 ? kExitConfigInvalid : kExitFailed;
+}
+
+void add_admin_address(CLI::App& command, AdminOptions& options) {
   command.add_option("--admin", options.address, "Where the gateway's admin API is")
       ->envname("HENG_ADMIN")
       ->capture_default_str();
@@ -245,12 +248,10 @@ void add_address(CLI::App& command, AdminOptions& options) {
       ->envname("HENG_ADMIN_TOKEN_FILE");
 }
 
-}  // namespace
-
 void AdminCommands::add_view(CLI::App& app, int& exit_code, const char* name, const char* help,
                              const char* path) {
   CLI::App* command = app.add_subcommand(name, help);
-  add_address(*command, options_);
+  add_admin_address(*command, options_);
   command->add_option("-o,--output", options_.output, "How to print")
       ->check(CLI::IsMember({"table", "wide", "json", "yaml", "name"}))
       ->capture_default_str();
@@ -274,7 +275,7 @@ void AdminCommands::add_to(CLI::App& app, int& exit_code) {
   add_view(app, exit_code, "weights", "How the weights of a running gateway's workers moved",
            "/api/v1/weights");
   CLI::App* command = app.add_subcommand("reload", "Let a running gateway read its configuration file again");
-  add_address(*command, options_);
+  add_admin_address(*command, options_);
   command->callback([this, &exit_code] { exit_code = reload(options_); });
 }
 

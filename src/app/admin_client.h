@@ -17,6 +17,18 @@ struct AdminOptions {
   double watch_s = 0;  // 0 = once
 };
 
+struct AdminReply {
+  long status = 0;
+  std::string body;
+};
+/// One request, with a JSON body if it has one. Fails if the gateway cannot be reached.
+Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& path,
+                             const std::string& method = "GET", const std::string& body = "");
+/// Says on stderr why the gateway refused; the exit code for that.
+int report_refusal(const AdminReply& reply);
+/// --admin and --token-file.
+void add_admin_address(CLI::App& command, AdminOptions& options);
+
 class AdminCommands {
  public:
   void add_to(CLI::App& app, int& exit_code);

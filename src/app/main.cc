@@ -15,6 +15,7 @@
 #include "app/exit_code.h"
 #include "app/key_command.h"
 #include "app/serve.h"
+#include "app/worker_command.h"
 #include "config/issues.h"
 
 namespace {
@@ -117,6 +118,8 @@ int main(int argc, char** argv) {
   engine_command.add_to(app, exit_code);
   AdminCommands admin_commands;
   admin_commands.add_to(app, exit_code);
+  WorkerCommand worker_command;
+  worker_command.add_to(app, exit_code);
   KeyCommand key_command;
   key_command.add_to(app, exit_code);
   DocsCommand docs_command;

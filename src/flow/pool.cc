@@ -15,6 +15,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
     state_.push_back(State::free);
     healthy_.push_back(0);
     usable_.push_back(0);
+    drained_.push_back(0);
     in_flight_.push_back(0);
     limit_.push_back(0);
     configured_weight_.push_back(0);
@@ -25,6 +26,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
   }
   state_[slot] = State::member;
   healthy_[slot] = usable_[slot] = 1;
+  drained_[slot] = 0;
   configured_weight_[slot] = weight;
   ramp_[slot] = 1;
   weight_[slot] = weight;
@@ -55,6 +57,12 @@ void Pool::set_eligible(Slot slot, bool eligible, bool usable) {
   rebuild();
 }
 
+void Pool::set_drained(Slot slot, bool drained) {
+  if ((drained_[slot] != 0) == drained) return;
+  drained_[slot] = drained ? 1 : 0;
+  rebuild();
+}
+
 void Pool::set_ramp(Slot slot, double share) {
   ramp_[slot] = share;
   weight_[slot] = configured_weight_[slot] * share;
@@ -75,7 +83,7 @@ Pool::Room Pool::room(Slot avoid) const {
 void Pool::rebuild() {
   eligible_.clear();
   for (Slot slot = 0; slot < state_.size(); ++slot) {
-    if (state_[slot] == State::member && healthy_[slot] != 0) eligible_.push_back(slot);
+    if (may_serve(slot)) eligible_.push_back(slot);
   }
   candidates_.reserve(eligible_.size());
   ++generation_;
@@ -88,7 +96,7 @@ std::optional<Slot> Pool::reserve(const RequestView& request, Instant now, Slot 
   const std::optional<Slot> slot =
       all ? policy_->choose(request, view(), now, rng_) : choose_among_some(request, now, avoid);
   if (!slot) return std::nullopt;
-  HENG_ASSERT(is_member(*slot) && healthy_[*slot] != 0 && *slot != avoid);
+  HENG_ASSERT(may_serve(*slot) && *slot != avoid);
   commit(*slot, request, now);
   return slot;
 }
@@ -111,7 +119,7 @@ std::optional<Slot> Pool::choose_among_some(const RequestView& request, Instant 
 }
 
 bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now, bool bound) {
-  if (!is_member(slot) || !has_room(slot) || (bound ? usable_[slot] : healthy_[slot]) == 0) return false;
+  if (!(bound ? is_usable(slot) : may_serve(slot)) || !has_room(slot)) return false;
   commit(slot, request, now);
   return true;
 }

@@ -28,6 +28,8 @@ class Pool {
   /// May be chosen. `usable`: may also be given what belongs to it, though others are to be chosen now.
   void set_eligible(Slot slot, bool eligible, bool usable);
   void set_eligible(Slot slot, bool eligible) { set_eligible(slot, eligible, eligible); }
+  /// No new requests although it stays, whatever set_eligible says.
+  void set_drained(Slot slot, bool drained);
   /// Share of its weight a worker in slow start gets, in (0, 1].
   void set_ramp(Slot slot, double share);
 
@@ -49,8 +51,11 @@ class Pool {
   PoolView view() const;
   const RoutePolicy& policy() const { return *policy_; }
   RoutePolicy& policy() { return *policy_; }
-  bool is_usable(Slot slot) const { return is_member(slot) && usable_[slot] != 0; }
+  bool is_usable(Slot slot) const { return is_member(slot) && usable_[slot] != 0 && drained_[slot] == 0; }
   bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
+  /// Removed, and its last request has not ended.
+  bool is_leaving(Slot slot) const { return slot < state_.size() && state_[slot] == State::leaving; }
+  bool is_drained(Slot slot) const { return drained_[slot] != 0; }
   std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
   std::uint32_t in_flight() const { return total_in_flight_; }
   enum class Room : std::uint8_t { free, full, none };  // none: no worker is eligible, waiting may be in vain
@@ -66,6 +71,7 @@ class Pool {
  private:
   enum class State : std::uint8_t { free, member, leaving };
   void rebuild();
+  bool may_serve(Slot slot) const { return is_member(slot) && healthy_[slot] != 0 && drained_[slot] == 0; }
   bool pool_has_room() const { return pool_limit_ == 0 || total_in_flight_ < pool_limit_; }
   std::optional<Slot> choose_among_some(const RequestView& request, Instant now, Slot avoid);
   void commit(Slot slot, const RequestView& request, Instant now);
@@ -75,6 +81,7 @@ class Pool {
   std::vector<State> state_;  // [slots], like all below
   std::vector<char> healthy_;
   std::vector<char> usable_;
+  std::vector<char> drained_;
   std::vector<std::uint32_t> in_flight_;
   std::vector<std::uint32_t> limit_;
   std::vector<double> configured_weight_;

@@ -75,6 +75,30 @@ TEST(Pool, UnhealthyWorkerIsNotChosen) {
   EXPECT_FALSE(pool.reserve({}, {}));
 }
 
+TEST(Pool, DrainedWorkerIsNotChosenHoweverHealthy) {
+  Pool pool = make_pool();
+  const Slot a = pool.add(1, 1, 0);
+  const Slot b = pool.add(2, 1, 0);
+  ASSERT_TRUE(pool.reserve_on(a, {}, {}));
+  pool.set_drained(a, true);
+  pool.set_eligible(a, false);
+  pool.set_eligible(a, true);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(pool.reserve({}, {}), b);
+  EXPECT_FALSE(pool.reserve_on(a, {}, {}));
+  EXPECT_TRUE(pool.is_member(a)) << "it stays, and so does what is learned about it";
+  EXPECT_EQ(pool.in_flight(a), 1u);
+  pool.set_drained(b, true);
+  EXPECT_EQ(pool.room(), Pool::Room::none);
+  pool.set_drained(a, false);
+  EXPECT_EQ(pool.reserve({}, {}), a);
+  pool.remove(b);
+  EXPECT_TRUE(pool.is_leaving(b));
+  for (int i = 0; i < 5; ++i) end(pool, b);
+  EXPECT_FALSE(pool.is_leaving(b));
+  EXPECT_EQ(pool.add(3, 1, 0), b);
+  EXPECT_FALSE(pool.is_drained(b)) << "the next worker begins anew";
+}
+
 TEST(Pool, FullWorkersGetNothing) {
   Pool pool = make_pool("round_robin");
   const Slot a = pool.add(1, 1, 0);

@@ -4,9 +4,6 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "base/hash.h"
 #include "base/keyed_hash.h"
 #include "config/values.h"
@@ -20,45 +17,10 @@ namespace {
 constexpr std::string_view kIndex =
     R"({"heng":{"read":["/healthz","/readyz","/metrics","/api/v1/info","/api/v1/pools",)"
     R"("/api/v1/workers","/api/v1/weights","/api/v1/policies"],)"
-    R"("change":["POST /balance","POST /api/v1/reload"]}})";
-
-/// A finite number in JSON; shares and milliseconds need no more digits.
-std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.6g}", value) : "null"; }
-
-std::string numbers(std::span<const double> values) {
-  std::string list;
-  for (const double value : values) list += (list.empty() ? "" : ",") + number(value);
-  return "[" + list + "]";
-}
-
-void append_element(std::string& list, const std::string& element) {
-  if (!list.empty()) list += ',';
-  list += element;
-}
-
-std::string_view to_string(Outcome outcome) {
-  switch (outcome) {
-    case Outcome::ok:
-      return "none";
-    case Outcome::client_error:
-      return "client error";
-    case Outcome::overloaded:
-      return "overloaded";
-    case Outcome::server_error:
-      return "server error";
-    case Outcome::refused:
-      return "refused";
-    case Outcome::reset:
-      return "reset";
-    case Outcome::timeout:
-      return "time-out";
-    case Outcome::protocol:
-      return "protocol error";
-    case Outcome::canceled:
-      return "canceled";
-  }
-  return "none";
-}
+    R"("change":["POST /balance","POST /api/v1/reload","POST /api/v1/pools/{model}/workers",)"
+    R"("PATCH, DELETE /api/v1/pools/{model}/workers/{name}",)"
+    R"("POST /api/v1/pools/{model}/workers/{name}/drain",)"
+    R"("POST /api/v1/pools/{model}/workers/{name}/ready"]}})";
 
 /// "localhost" or an IP address, with or without a port: names that no one else's DNS can give us.
 bool is_local_name(std::string_view host) {
@@ -68,45 +30,13 @@ bool is_local_name(std::string_view host) {
          (!host.empty() && host.find_first_not_of("0123456789.") == host.npos);
 }
 
-std::string query_value(std::string_view query, std::string_view key) {
-  for (std::size_t at = 0; at < query.size();) {
-    const std::size_t end = std::min(query.find('&', at), query.size());
-    const std::string_view pair = query.substr(at, end - at);
-    if (pair.starts_with(key) && pair.substr(key.size()).starts_with('='))
-      return std::string(pair.substr(key.size() + 1));
-    at = end + 1;
-  }
-  return {};
-}
-
-/// {"refused":0,...}
-std::string faults_of(const WorkerHealth& health) {
-  std::string list;
-  for (std::size_t i = 0; i < kFaults; ++i) {
-    const Fault fault = static_cast<Fault>(i);
-    append_element(list, fmt::format(R"("{}":{})", heng::to_string(fault), health.faults(fault)));
-  }
-  return "{" + list + "}";
-}
-
-/// Share each member is meant to get, [slots]: the policy's weights, or else the configured ones.
-std::vector<double> shares_of(const ModelPool& pool) {
-  const PoolView view = pool.pool().view();
-  const std::span<const double> own = pool.pool().policy().weights();
-  if (!own.empty()) return {own.begin(), own.end()};
-  std::vector<double> shares(pool.pool().slots(), 0.0);
-  double total = 0;
-  for (const Slot slot : view.eligible) total += view.weight[slot];
-  for (const Slot slot : view.eligible) shares[slot] = view.weight[slot] / total;
-  return shares;
-}
-
 }  // namespace
 
 AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload)
     : gateway_(gateway),
       reload_(std::move(reload)),
       failed_logins_(gateway.secret_seed()),
+      workers_(gateway),
       server_(gateway.loop(), *this, {gateway.config().timeouts, gateway.config().limits}) {}
 
 Result<void> AdminApi::start(const Endpoint& endpoint) {
@@ -155,38 +85,41 @@ std::optional<ApiError> AdminApi::refusal(ServerConnection& connection) {
 }
 
 void AdminApi::on_request(ServerConnection& connection) {
-  const Answer reply = answer(connection);
-  const HeaderField fields[] = {{"Content-Type", reply.type}, {"Cache-Control", "no-store"}};
-  connection.respond(reply.status, fields, reply.body);
+  const std::optional<AdminAnswer> reply = answer(connection);
+  if (!reply) return;  // it comes later
+  const HeaderField fields[] = {{"Content-Type", reply->type}, {"Cache-Control", "no-store"}};
+  connection.respond(reply->status, fields, reply->body);
 }
 
-AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
+std::optional<AdminAnswer> AdminApi::answer(ServerConnection& connection) {
   const HttpHead& head = connection.head();
   const std::size_t mark = std::min(head.target.find('?'), head.target.size());
   const std::string_view path = head.target.substr(0, mark);
   const std::string_view query = head.target.substr(std::min(mark + 1, head.target.size()));
-  const auto error = [](int status, std::string_view message) {
-    return Answer{status, api_error_body(status, message)};
-  };
   const bool reading = head.method == "GET" || head.method == "HEAD";
-  if (reading && path == "/healthz") return {200, R"({"status":"ok"})"};
+  if (reading && path == "/healthz") return AdminAnswer{200, R"({"status":"ok"})"};
   if (reading && path == "/readyz") {
-    return gateway_.ready() ? Answer{200, R"({"status":"ready"})"}
-                            : Answer{503, R"({"status":"no worker available"})"};
+    return gateway_.ready() ? AdminAnswer{200, R"({"status":"ready"})"}
+                            : AdminAnswer{503, R"({"status":"no worker available"})"};
   }
   if (!reading) {
-    if (head.method != "POST") return error(405, "changes are made with POST");
+    if (path.starts_with(AdminWorkers::kPathStart))
+      return workers_.answer(connection, head.method, path, query);
+    if (head.method != "POST") return admin_error(405, "changes are made with POST");
     return change(path, connection.body());
   }
-  if (path == "/") return {200, std::string(kIndex)};
-  if (path == "/metrics") return {200, gateway_.metrics_page(), "text/plain; version=0.0.4; charset=utf-8"};
-  if (path == "/api/v1/pools") return {200, pools_json()};
-  if (path == "/api/v1/workers") return {200, workers_json()};
-  if (path == "/api/v1/weights") return {200, weights_json(query)};
-  if (path == "/api/v1/policies") return {200, policies_json()};
+  if (path.starts_with(AdminWorkers::kPathStart))
+    return workers_.answer(connection, head.method, path, query);
+  if (path == "/") return AdminAnswer{200, std::string(kIndex)};
+  if (path == "/metrics")
+    return AdminAnswer{200, gateway_.metrics_page(), "text/plain; version=0.0.4; charset=utf-8"};
+  if (path == "/api/v1/pools") return AdminAnswer{200, pools_json()};
+  if (path == "/api/v1/workers") return AdminAnswer{200, workers_.list_json()};
+  if (path == "/api/v1/weights") return AdminAnswer{200, weights_json(query)};
+  if (path == "/api/v1/policies") return AdminAnswer{200, policies_json()};
   if (path == "/api/v1/info") {
     const RequestTotals& totals = gateway_.totals();
-    return {
+    return AdminAnswer{
         200,
         fmt::format(
             R"({{"version":"{}","uptime_s":{:.1f},"listen":"{}:{}","requests":{{"arrived":{},"completed":{},)"
@@ -195,10 +128,10 @@ AdminApi::Answer AdminApi::answer(ServerConnection& connection) {
             totals.arrived, totals.completed, totals.refused, totals.failed, totals.canceled,
             totals.in_flight)};
   }
-  return error(404, fmt::format("nothing at '{}'; GET / lists what there is", path));
+  return admin_error(404, fmt::format("nothing at '{}'; GET / lists what there is", path));
 }
 
-AdminApi::Answer AdminApi::change(std::string_view path, std::string_view body) {
+AdminAnswer AdminApi::change(std::string_view path, std::string_view body) {
   if (path == "/balance") return balance(body);
   if (path == "/api/v1/reload") {
     if (!reload_) return {409, api_error_body(409, "this gateway was not started from a configuration file")};
@@ -222,41 +155,10 @@ std::string AdminApi::pools_json() const {
             R"("max_in_flight":{},"queued":{},"queue_length":{},"duration_p50_s":{},"duration_p99_s":{}}})",
             json_quote(model), aliases, pool->config().policy->name, pool->config().workers.size(),
             pool->pool().view().eligible.size(), pool->pool().in_flight(), pool->pool().pool_limit(),
-            pool->line().size(), pool->line().length(), number(pool->duration().quantile(0.5)),
-            number(pool->duration().quantile(0.99))));
+            pool->line().size(), pool->line().length(), json_number(pool->duration().quantile(0.5)),
+            json_number(pool->duration().quantile(0.99))));
   }
   return "{\"pools\":[" + list + "]}";
-}
-
-std::string AdminApi::workers_json() const {
-  std::string list;
-  const Instant now = gateway_.loop().now();
-  for (const auto& [model, pool] : gateway_.pools()) {
-    const std::vector<double> shares = shares_of(*pool);
-    const PoolView view = pool->pool().view();
-    for (Slot slot = 0; slot < pool->pool().slots(); ++slot) {
-      if (!pool->pool().is_member(slot)) continue;
-      const Worker& worker = pool->worker(slot);
-      const WorkerHealth& health = worker.health();
-      const MemberMetrics& metrics = *pool->metrics(slot);
-      append_element(
-          list,
-          fmt::format(
-              R"({{"pool":{},"index":{},"name":{},"url":{},"state":"{}","eligible":{},"last_fault":"{}",)"
-              R"("faults":{},"ejections":{},"since_s":{:.1f},"weight":{},"share":{},"ramp":{},"capacity":{},)"
-              R"("in_flight":{},"max_in_flight":{},)"
-              R"("requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{}}})",
-              json_quote(model), slot, json_quote(pool->worker_name(slot)), json_quote(worker.config().url),
-              heng::to_string(health.state()), std::ranges::binary_search(view.eligible, slot),
-              to_string(health.last_fault()), faults_of(health), health.ejections(),
-              to_seconds(now - health.since()), number(view.weight[slot]), number(shares[slot]),
-              number(health.ramp(now)), number(view.capacity[slot]), view.in_flight[slot],
-              pool->pool().limit(slot), metrics.ttft.count(), number(metrics.ttft.quantile(0.5)),
-              number(metrics.ttft.quantile(0.95)), number(metrics.prompt_tokens.value),
-              number(metrics.output_tokens.value)));
-    }
-  }
-  return "{\"workers\":[" + list + "]}";
 }
 
 /// `?pool=MODEL` for one pool, `&since=S` for samples after that time.
@@ -267,19 +169,20 @@ std::string AdminApi::weights_json(std::string_view query) const {
   std::string list;
   for (const auto& [model, pool] : gateway_.pools()) {
     if (!wanted.empty() && wanted != model) continue;
+    const std::vector<Slot> members = members_of(*pool);
     std::string names;
-    for (Slot slot = 0; slot < pool->pool().slots(); ++slot)
-      append_element(names, json_quote(pool->worker_name(slot)));
+    for (const Slot slot : members) append_element(names, json_quote(pool->worker_name(slot)));
     std::string history;
     for (const WeightSample& sample : pool->history()) {
       if (sample.time_s <= since) continue;
-      append_element(history, fmt::format(R"({{"time_s":{:.2f},"weights":{},"assigned":{}}})", sample.time_s,
-                                          numbers(sample.weights), numbers(sample.assigned)));
+      append_element(
+          history, fmt::format(R"({{"time_s":{:.2f},"weights":{},"assigned":{}}})", sample.time_s,
+                               slot_values(sample.weights, members), slot_values(sample.assigned, members)));
     }
-    append_element(
-        list, fmt::format(R"({{"pool":{},"policy":"{}","workers":[{}],"weights":{},"history":[{}]}})",
-                          json_quote(model), pool->config().policy->name, names, numbers(shares_of(*pool)),
-                          history));
+    append_element(list,
+                   fmt::format(R"({{"pool":{},"policy":"{}","workers":[{}],"weights":{},"history":[{}]}})",
+                               json_quote(model), pool->config().policy->name, names,
+                               slot_values(shares_of(*pool), members), history));
   }
   return "{\"pools\":[" + list + "]}";
 }
@@ -290,8 +193,8 @@ std::string AdminApi::policies_json() const {
     std::string options;
     for (const OptionField& field : entry.fields) {
       append_element(options, fmt::format(R"({{"key":"{}","default":{},"min":{},"max":{},"doc":{}}})",
-                                          field.key, number(field.default_value), number(field.min),
-                                          number(field.max), json_quote(field.doc)));
+                                          field.key, json_number(field.default_value), json_number(field.min),
+                                          json_number(field.max), json_quote(field.doc)));
     }
     append_element(list, fmt::format(R"({{"name":"{}","summary":{},"options":[{}]}})", entry.name,
                                      json_quote(entry.summary), options));
@@ -300,8 +203,9 @@ std::string AdminApi::policies_json() const {
 }
 
 /// {"pool":p,"node_index":i,"load":x} or {"pool":p,"loads":[...]}; answers with the weights that follow.
-AdminApi::Answer AdminApi::balance(std::string_view body) {
-  const auto bad = [](std::string_view message) { return Answer{400, api_error_body(400, message)}; };
+AdminAnswer AdminApi::balance(std::string_view body) {
+  constexpr std::string_view kNotALoad = "a load must be a number of at least 0";
+  const auto bad = [](std::string_view message) { return AdminAnswer{400, api_error_body(400, message)}; };
   const auto& pools = gateway_.pools();
   try {
     simdjson::dom::parser parser;
@@ -315,31 +219,35 @@ AdminApi::Answer AdminApi::balance(std::string_view body) {
     Pool& pool = found->second->pool();
     const Instant now = gateway_.loop().now();
     const auto take = [&](Slot slot, double load) {
-      return pool.is_member(slot) && pool.policy().report_load(slot, load, pool.view(), now);
+      return pool.policy().report_load(slot, load, pool.view(), now);
     };
-    const std::string refused = fmt::format(
-        "not taken: the pool's policy must be dynamic_weight (it is {}), the index that of a worker, the "
-        "load a number >= 0",
-        found->second->config().policy->name);
+    const std::vector<Slot> members = members_of(*found->second);
+    const std::string_view policy = found->second->config().policy->name;
+    if (policy != "dynamic_weight") {
+      return bad(
+          fmt::format("only pools with the policy dynamic_weight take loads; this one's is {}", policy));
+    }
     simdjson::dom::array loads;
     if (report["loads"].get(loads) == simdjson::SUCCESS) {
-      std::vector<Slot> members;
-      for (Slot slot = 0; slot < pool.slots(); ++slot) {
-        if (pool.is_member(slot)) members.push_back(slot);
-      }
       if (loads.size() != members.size()) {
         return bad(fmt::format("'loads' must have one number for each of the {} workers", members.size()));
       }
+      for (const simdjson::dom::element load : loads) {
+        if (double(load) < 0) return bad(kNotALoad);  // before any is taken
+      }
       std::size_t index = 0;
       for (const simdjson::dom::element load : loads) {
-        if (!take(members[index++], double(load))) return bad(refused);
+        if (!take(members[index++], double(load))) return bad(kNotALoad);
       }
     } else {
       const std::uint64_t index = report["node_index"];
-      if (index >= pool.slots() || !take(static_cast<Slot>(index), double(report["load"])))
-        return bad(refused);
+      if (index >= pool.slots() || !pool.is_member(static_cast<Slot>(index))) {
+        return bad(fmt::format("'node_index' {} is nobody's; GET /api/v1/workers shows each worker's `index`",
+                               index));
+      }
+      if (!take(static_cast<Slot>(index), double(report["load"]))) return bad(kNotALoad);
     }
-    return {200, fmt::format(R"({{"weights":{}}})", numbers(shares_of(*found->second)))};
+    return {200, fmt::format(R"({{"weights":{}}})", slot_values(shares_of(*found->second), members))};
   } catch (const simdjson::simdjson_error&) {
     return bad(R"(expected {"pool":"model","node_index":0,"load":1.5} or {"pool":"model","loads":[1.5,2]})");
   }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "gateway/admin_workers.h"
 #include "gateway/gateway.h"
 #include "live/http_server.h"
 
@@ -25,28 +26,22 @@ class AdminApi final : public RequestHandler {
   void drain() { server_.drain(); }
 
  private:
-  struct Answer {
-    int status = 200;
-    std::string body;
-    std::string_view type = "application/json";
-  };
-
   bool on_head(ServerConnection& connection) override;
   void on_request(ServerConnection& connection) override;
   std::optional<ApiError> refusal(ServerConnection& connection);
-  Answer answer(ServerConnection& connection);
-  Answer change(std::string_view path, std::string_view body);
+  std::optional<AdminAnswer> answer(ServerConnection& connection);
+  AdminAnswer change(std::string_view path, std::string_view body);
   std::string pools_json() const;
-  std::string workers_json() const;
   std::string weights_json(std::string_view query) const;
   std::string policies_json() const;
-  Answer balance(std::string_view body);
+  AdminAnswer balance(std::string_view body);
   bool has_token(const HttpHead& head) const;
 
   Gateway& gateway_;
   std::function<Result<void>()> reload_;
   std::string own_token_;
   FailedLogins failed_logins_;
+  AdminWorkers workers_;
   bool loopback_ = true;
   HttpServer server_;
 };

@@ -38,6 +38,12 @@ void Attempt::note_first_byte(const RequestView& view, Instant now) {
   if (connection_->request_sent() && bytes_.capacity() > kBufferKept) bytes_.release();
 }
 
+void Attempt::fail(std::string message) {
+  const bool sent = connection_ == nullptr || connection_->request_sent();
+  if (connection_ != nullptr) std::exchange(connection_, nullptr)->cancel();
+  exchange_.on_failed(*this, {Outcome::reset, sent, std::move(message)});
+}
+
 void Attempt::end(Outcome outcome, const AnswerTokens& tokens, Instant now) {
   if (!active_) return;
   active_ = false;

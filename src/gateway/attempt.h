@@ -29,6 +29,8 @@ class Attempt final : public ResponseObserver {
              const ExchangeTimeouts& timeouts, Instant now);
   /// Closes the connection unless the answer is complete, and tells policy and health how it went.
   void end(Outcome outcome, const AnswerTokens& tokens, Instant now);
+  /// Breaks it off as if the worker had: the exchange hears of the failure.
+  void fail(std::string message);
   /// The answer's first bytes are here; a request that has been sent is not kept.
   void note_first_byte(const RequestView& view, Instant now);
 

@@ -276,6 +276,13 @@ void Exchange::leave_worker(const Worker& worker) {
   }
 }
 
+void Exchange::cut(const ModelPool& pool, Slot slot) {
+  if (connection_ == nullptr || pool_.get() != &pool) return;
+  for (Attempt& attempt : attempts_) {
+    if (attempt.active() && attempt.slot() == slot) return attempt.fail("removed by the operator");
+  }
+}
+
 void Exchange::hedge() {
   if (connection_ == nullptr || answering_ || attempts_made_ != 1 || !current_->active() ||
       pinned_worker_ != 0 || session_ != 0 || !request_.is_repeatable() || !pool_->line().empty() ||

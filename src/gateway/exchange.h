@@ -40,6 +40,8 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
 
   /// `worker` has stopped answering: what waits there for its first byte goes to another.
   void leave_worker(const Worker& worker);
+  /// The worker in this slot is taken away now: what is under way there fails like a lost connection.
+  void cut(const ModelPool& pool, Slot slot);
   /// The first byte is late: one more attempt beside the first, if there is still nothing to relay.
   void hedge();
   /// Which of the requests it has carried this is; for calls that come back later.

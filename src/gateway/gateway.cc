@@ -65,6 +65,7 @@ Gateway::Gateway(Loop& loop, Config config)
       resolver_(loop),
       retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
       hedge_budget_(hedge_budget(config_.retry)),
+      roster_(resolver_),
       server_(loop, *this, {config_.timeouts, config_.limits}),
       tick_timer_(loop, [this] { tick(); }),
       hedge_timer_(loop, [this] { hedge_due(); }) {
@@ -80,6 +81,7 @@ Result<void> Gateway::start() {
     if (!writer) return std::unexpected(writer.error());
     access_log_ = std::move(*writer);
   }
+  resolver_.set_server(config_.dns_server);
   build_pools();
   if (const auto listening = server_.listen(config_.listen); !listening) return listening;
   tick();
@@ -113,9 +115,20 @@ Result<void> Gateway::reload(Config config) {
   hedge_budget_ = hedge_budget(config_.retry);
   server_.set_options({config_.timeouts, config_.limits});
   for (const auto& [key, worker] : workers_) worker->configure(config_);
+  resolver_.set_server(config_.dns_server);
   build_pools();
   tick();
   return {};
+}
+
+void Gateway::set_overlay(WorkerOverlay overlay) {
+  roster_.set_overlay(std::move(overlay));
+  build_pools();
+  tick();
+}
+
+void Gateway::cut_worker(const ModelPool& pool, Slot slot) {
+  for (const auto& exchange : exchanges_) exchange->cut(pool, slot);
 }
 
 void Gateway::drain() {
@@ -137,6 +150,7 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
   std::shared_ptr<ModelPool> old;
   if (pool && !same_policy(pool->config(), config)) {
     old = std::exchange(pool, nullptr);
+    old->set_members(config, workers);  // those that go take their series with them
     retired_pools_.push_back(old);
   }
   if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_);
@@ -155,7 +169,7 @@ void Gateway::build_pools() {
   names_.clear();
   std::map<std::string, bool> wanted_pools;
   std::map<const Worker*, bool> wanted_workers;
-  for (const PoolConfig& config : config_.pools) {
+  for (const PoolConfig& config : roster_.build(config_)) {
     std::vector<std::shared_ptr<Worker>> workers;
     for (const WorkerConfig& worker : config.workers) workers.push_back(worker_for(worker));
     for (const auto& worker : workers) {
@@ -195,7 +209,7 @@ void Gateway::build_pools() {
 }
 
 std::uint64_t Gateway::discovered_version() const {
-  std::uint64_t version = 0;
+  std::uint64_t version = roster_.version();
   for (const auto& [key, worker] : workers_) version += worker->models_version();
   return version;
 }
@@ -207,11 +221,18 @@ bool Gateway::discovering() const {
 void Gateway::tick() {
   const Instant now = loop_.now();
   for (const auto& [key, worker] : workers_) worker->tick(now);
+  roster_.tick(now);
   if (discovered_version() != discovered_version_) build_pools();
   for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
   for (const auto& pool : retired_pools_) pool->line().serve(now);
   leave_stopped_workers();
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
+  for (const auto& pool : retired_pools_) {
+    const bool used = std::ranges::any_of(retired_pools_, [&](const auto& other) {
+      return other->model() == pool->model() && other.use_count() > 1;
+    });
+    if (!used && !pools_.contains(pool->model())) metrics_.remove({{"model", pool->model()}});
+  }
   std::erase_if(retired_pools_, [](const auto& pool) { return pool.use_count() == 1; });
   std::erase_if(retired_workers_, [](const auto& worker) { return worker.use_count() == 1; });
 }

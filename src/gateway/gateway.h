@@ -16,6 +16,7 @@
 #include "gateway/exchange.h"
 #include "gateway/key_uses.h"
 #include "gateway/model_pool.h"
+#include "gateway/roster.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
 #include "live/http_server.h"
@@ -58,6 +59,14 @@ class Gateway final : public RequestHandler {
   std::string metrics_page();
   /// By model name; aliases are not keys.
   const std::map<std::string, std::shared_ptr<ModelPool>>& pools() const { return pools_; }
+  /// Who the workers are and what was changed about them at run time.
+  const Roster& roster() const { return roster_; }
+  /// Replaces all changes made at run time; requests under way are not touched.
+  void set_overlay(WorkerOverlay overlay);
+  /// Breaks off what is under way on the worker in this slot: what has no byte of its answer yet goes
+  /// elsewhere if it may.
+  void cut_worker(const ModelPool& pool, Slot slot);
+  Resolver& resolver() { return resolver_; }
   /// True when some worker of some pool may be given requests.
   bool ready() const;
   bool draining() const { return draining_; }
@@ -107,6 +116,7 @@ class Gateway final : public RequestHandler {
   RetryBudget hedge_budget_;
   KeyUses key_uses_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
+  Roster roster_;
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
   std::map<std::string, std::shared_ptr<ModelPool>> pools_;
   std::map<std::string, std::string, std::less<>> names_;  // every name clients may use -> model of the pool

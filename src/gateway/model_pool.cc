@@ -2,6 +2,7 @@
 #include "gateway/model_pool.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/hash.h"
 #include "host/eligibility.h"
@@ -37,6 +38,8 @@ MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::s
                                      {{"model", model}, {"worker", worker}})),
       health(registry.gauge("heng_worker_health", "1 if the worker is given requests, else 0",
                             {{"model", model}, {"worker", worker}})),
+      drained(registry.gauge("heng_worker_drained", "1 if it was drained at run time, else 0",
+                             {{"model", model}, {"worker", worker}})),
       registry_(registry),
       model_(std::move(model)),
       worker_(std::move(worker)) {
@@ -100,32 +103,34 @@ ModelPool::~ModelPool() {
 
 void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
   config_ = config;
+  const auto wanted_of = [&](const Worker& worker) -> const WorkerConfig& {
+    const auto own = std::ranges::find(config.workers, worker.config().url, &WorkerConfig::url);
+    return own == config.workers.end() ? worker.config() : *own;
+  };
+  // All series that go, before any that come: names may change hands.
   for (Slot slot = 0; slot < members_.size(); ++slot) {
-    const bool stays =
-        std::ranges::any_of(workers, [&](const auto& worker) { return worker == members_[slot].worker; });
-    if (!pool_.is_member(slot) || stays) continue;
+    if (!pool_.is_member(slot)) continue;
+    const Member& member = members_[slot];
+    const bool stays = std::ranges::find(workers, member.worker) != workers.end();
+    if (!stays || wanted_of(*member.worker).name != member.name) drop_series(slot);
+    if (stays) continue;
     pool_.remove(slot);
     members_[slot].worker->unwatch(*this);
-    registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
-    members_[slot].metrics.reset();
     members_[slot].limit.reset();
   }
   for (const auto& worker : workers) {
-    const auto own = std::ranges::find(config.workers, worker->config().url, &WorkerConfig::url);
-    const WorkerConfig& wanted = own == config.workers.end() ? worker->config() : *own;
+    const WorkerConfig& wanted = wanted_of(*worker);
     Slot slot = 0;
     while (slot < members_.size() && !(pool_.is_member(slot) && members_[slot].worker == worker)) ++slot;
-    if (slot == members_.size()) {
-      slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
-      if (slot >= members_.size()) members_.resize(slot + 1);
-      members_[slot] = {
-          worker, wanted.name, {}, std::make_unique<MemberMetrics>(registry_, model_, wanted.name), 0, 0, {}};
-      worker->watch(*this);
-    }
-    members_[slot].max_in_flight =
-        wanted.max_in_flight != 0 ? wanted.max_in_flight : config.worker_max_in_flight;
+    if (slot == members_.size()) slot = join(worker, wanted);
+    Member& member = members_[slot];
+    member.name = wanted.name;
+    member.model = wanted.model;
+    member.origin = wanted.origin;
+    if (!member.metrics) member.metrics = std::make_unique<MemberMetrics>(registry_, model_, wanted.name);
+    member.max_in_flight = wanted.max_in_flight != 0 ? wanted.max_in_flight : config.worker_max_in_flight;
     pool_.set_weight(slot, wanted.weight, wanted.capacity);
-    members_[slot].model = wanted.model;
+    pool_.set_drained(slot, wanted.drained);
   }
   on_standing_changed();
 }
@@ -137,6 +142,24 @@ void ModelPool::on_standing_changed() {
   }
   set_eligibility(pool_, standings_, max_ejected_share_);
   serve_line_later();
+}
+
+Slot ModelPool::join(const std::shared_ptr<Worker>& worker, const WorkerConfig& wanted) {
+  const Slot slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
+  if (slot >= members_.size()) members_.resize(slot + 1);
+  members_[slot] = {};
+  members_[slot].worker = worker;
+  worker->watch(*this);
+  for (WeightSample& sample : history_) {  // was another worker's
+    if (slot < sample.weights.size()) sample.weights[slot] = std::nan("");
+    if (slot < sample.assigned.size()) sample.assigned[slot] = std::nan("");
+  }
+  return slot;
+}
+
+void ModelPool::drop_series(Slot slot) {
+  registry_.remove({{"model", model_}, {"worker", members_[slot].name}});
+  members_[slot].metrics.reset();
 }
 
 void ModelPool::set_limits(const Config& config) {
@@ -255,6 +278,7 @@ void ModelPool::expose_gauges() {
     metrics.in_flight_limit.set(pool_.limit(slot));
     metrics.health.set(eligible ? 1 : 0);
     metrics.show(members_[slot].worker->health());
+    metrics.drained.set(pool_.is_drained(slot) ? 1 : 0);
   }
 }
 

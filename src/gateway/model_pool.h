@@ -17,7 +17,7 @@
 
 namespace heng {
 
-/// Shares of the workers at one moment, [slots].
+/// Shares of the workers at one moment, [slots]; NaN where the slot had another worker then.
 struct WeightSample {
   double time_s = 0;             // since the gateway's start
   std::vector<double> weights;   // what the policy wants; empty if it keeps no weights
@@ -41,6 +41,7 @@ class MemberMetrics {
   Gauge& in_flight;
   Gauge& in_flight_limit;
   Gauge& health;
+  Gauge& drained;
   std::array<Gauge*, 4> states{};          // [HealthState] 1 for the one it is in
   std::array<Counter*, kFaults> faults{};  // [Fault]
 
@@ -71,11 +72,14 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
   void expose_gauges();
 
   Worker& worker(Slot slot) { return *members_[slot].worker; }
+  const Worker& worker(Slot slot) const { return *members_[slot].worker; }
   const std::shared_ptr<Worker>& shared_worker(Slot slot) { return members_[slot].worker; }
   const std::string& worker_name(Slot slot) const { return members_[slot].name; }
   const std::string& worker_model(Slot slot) const { return members_[slot].model; }
+  WorkerOrigin worker_origin(Slot slot) const { return members_[slot].origin; }
   /// nullptr once the worker has left the pool.
   MemberMetrics* metrics(Slot slot) { return members_[slot].metrics.get(); }
+  const MemberMetrics* metrics(Slot slot) const { return members_[slot].metrics.get(); }
   /// kNoSlot if no member has this identity.
   Slot slot_of(std::uint64_t worker_identity) const;
   void count_assignment(Slot slot) { ++members_[slot].assigned; }
@@ -113,12 +117,15 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
     std::shared_ptr<Worker> worker;  // kept while a request that left the pool is still under way
     std::string name;
     std::string model;  // the name the worker knows the model by
+    WorkerOrigin origin = WorkerOrigin::file;
     std::unique_ptr<MemberMetrics> metrics;
     std::uint64_t assigned = 0;  // since the last sample
     std::uint32_t max_in_flight = 0;
     std::unique_ptr<AdaptiveLimit> limit;  // if max_in_flight is kAdaptive
   };
   static constexpr double kAnswerStep = 0.05;  // how far one answer moves the expected length
+  Slot join(const std::shared_ptr<Worker>& worker, const WorkerConfig& wanted);
+  void drop_series(Slot slot);
   void sample_weights(double time_s);
 
   Loop& loop_;

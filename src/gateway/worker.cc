@@ -44,10 +44,21 @@ HttpOrigin::Options origin_options(const WorkerConfig& config, const Config& gat
   options.tls_verify = config.tls_verify;
   options.idle_timeout = gateway.timeouts.worker_idle;
   options.head_limits.head_bytes = gateway.limits.worker_head_bytes;
+  if (config.origin != WorkerOrigin::file) {
+    options.admit = [&gateway, host = config.endpoint.host](const SocketAddress& address) {
+      return admit_worker(gateway.worker_allow, host, address);
+    };
+  }
   return options;
 }
 
 }  // namespace
+
+Result<void> admit_worker(const WorkerAllow& allow, const std::string& host, const SocketAddress& address) {
+  const auto ip = parse_ip(address.host());
+  if (!ip) return fail(ErrorCode::refused, fmt::format("'{}' is not an address", address.text()));
+  return check_worker_address(allow, host, *ip);
+}
 
 class Worker::Query final : public ResponseObserver {
  public:
@@ -111,7 +122,8 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
 Worker::~Worker() = default;
 
 std::string Worker::key_of(const WorkerConfig& config) {
-  return fmt::format("{}\n{}\n{}\n{}", config.url, config.api_key, config.tls_ca_file, config.tls_verify);
+  return fmt::format("{}\n{}\n{}\n{}\n{}", config.url, config.api_key, config.tls_ca_file, config.tls_verify,
+                     config.origin == WorkerOrigin::file);
 }
 
 void Worker::configure(const Config& gateway) {

@@ -13,6 +13,10 @@
 
 namespace heng {
 
+/// Whether a worker called `host` may be at this address, for workers that the configuration file does not
+/// name.
+Result<void> admit_worker(const WorkerAllow& allow, const std::string& host, const SocketAddress& address);
+
 /// Hears at once when what pools may do with a worker has changed. Takes itself off the list before it dies.
 class StandingWatcher {
  public:
@@ -27,13 +31,15 @@ class StandingWatcher {
 /// fires).
 class Worker {
  public:
-  /// `joins_late`: the gateway serves already, see WorkerHealth.
+  /// `joins_late`: the gateway serves already, see WorkerHealth. `gateway` outlives the worker: what is
+  /// allowed at run time is read there at each connection.
   Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const Config& gateway, bool joins_late);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  /// Two configurations with the same key are the same worker: its state survives a reload.
+  /// Two configurations with the same key are the same worker: its state survives a reload. A
+  /// worker that is trusted wherever it is never is the same as one that is not.
   static std::string key_of(const WorkerConfig& config);
   /// Takes what a reload may change while the worker stays.
   void configure(const Config& gateway);

@@ -45,30 +45,32 @@ void ClientConnection::connect() {
   phase_ = Phase::resolving;
   // The connection is deleted only through forget(), and a resolver answers once: an index in a table would
   // not do.
-  origin_.resolver_.resolve(
-      origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](const auto& address) {
-        if (alive.expired() || phase_ != Phase::resolving) return;
-        if (!address) return fail_exchange(Outcome::refused, address.error().message);
-        const Result<int> fd = tcp_connect(*address);
-        if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
-        transport_ = Transport(*fd);
-        if (origin_.tls_) {
-          const auto started = transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host,
-                                                    origin_.options_.tls_verify);
-          if (!started) return fail_exchange(Outcome::protocol, started.error().message);
-        }
-        phase_ = Phase::connecting;
-        watch_.start(
-            origin_.loop_, *fd,
-            [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
-            this);
-        // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
-        if (!transport_.tls() && tcp_connected(*fd)) {
-          phase_ = Phase::waiting;
-          deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
-          write_request();
-        }
-      });
+  origin_.resolver_.resolve(origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](
+                                                           const auto& address) {
+    if (alive.expired() || phase_ != Phase::resolving) return;
+    if (!address) return fail_exchange(Outcome::refused, address.error().message);
+    const Result<void> admitted = origin_.options_.admit ? origin_.options_.admit(*address) : Result<void>();
+    if (!admitted) return fail_exchange(Outcome::refused, admitted.error().message);
+    const Result<int> fd = tcp_connect(*address);
+    if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
+    transport_ = Transport(*fd);
+    if (origin_.tls_) {
+      const auto started =
+          transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host, origin_.options_.tls_verify);
+      if (!started) return fail_exchange(Outcome::protocol, started.error().message);
+    }
+    phase_ = Phase::connecting;
+    watch_.start(
+        origin_.loop_, *fd,
+        [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
+        this);
+    // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
+    if (!transport_.tls() && tcp_connected(*fd)) {
+      phase_ = Phase::waiting;
+      deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
+      write_request();
+    }
+  });
 }
 
 void ClientConnection::on_ready(FdWatch::Ready ready) {

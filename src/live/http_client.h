@@ -3,6 +3,7 @@
 
 #include <openssl/ssl.h>
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -120,6 +121,8 @@ class HttpOrigin {
     std::string tls_ca_file;  // "" = the system's
     bool tls_verify = true;
     Duration idle_timeout = 60s;
+    /// Asked about the very address that is then connected to; null = any will do.
+    std::function<Result<void>(const SocketAddress&)> admit;
     HeadLimits head_limits{.head_bytes = 64 << 10, .header_count = 200, .target_bytes = 8 << 10};
   };
 

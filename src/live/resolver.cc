@@ -15,13 +15,35 @@ constexpr Duration kKept =
 struct Resolver::Query {
   Resolver* resolver;
   Endpoint endpoint;
-  Callback callback;
+  AllCallback callback;
 };
 
 Resolver::Resolver(Loop& loop) : loop_(loop) {}
 
 Resolver::~Resolver() {
   if (dns_ != nullptr) evdns_base_free(dns_, 0);
+}
+
+void Resolver::set_server(const std::optional<Endpoint>& server) {
+  if (server == server_) return;
+  server_ = server;
+  known_.clear();
+  if (dns_ == nullptr) return;
+  evdns_base_clear_nameservers_and_suspend(dns_);
+  choose_servers();
+  evdns_base_resume(dns_);
+}
+
+void Resolver::choose_servers() {
+  if (server_) {
+    const bool v6 = server_->host.contains(':');
+    const std::string address =
+        fmt::format("{}{}{}:{}", v6 ? "[" : "", server_->host, v6 ? "]" : "", server_->port);
+    evdns_base_nameserver_ip_add(dns_, address.c_str());
+    evdns_base_load_hosts(dns_, "/etc/hosts");
+  } else {
+    evdns_base_resolv_conf_parse(dns_, DNS_OPTIONS_ALL, "/etc/resolv.conf");
+  }
 }
 
 void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
@@ -31,8 +53,17 @@ void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
     Known& known = found->second;
     return callback(known.addresses[known.next++ % known.addresses.size()]);
   }
+  look_up(endpoint, [callback = std::move(callback)](const Result<std::vector<SocketAddress>>& found) {
+    if (!found) return callback(std::unexpected(found.error()));
+    callback(found->front());
+  });
+}
+
+void Resolver::look_up(const Endpoint& endpoint, AllCallback callback) {
+  if (const Result<SocketAddress> numeric = numeric_address(endpoint)) return callback(std::vector{*numeric});
   if (dns_ == nullptr) {
-    dns_ = evdns_base_new(loop_.base(), EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    dns_ = evdns_base_new(loop_.base(), EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    choose_servers();
   }
   evutil_addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -56,9 +87,9 @@ void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
         evutil_freeaddrinfo(found);
         known.next = 1;
         known.expires = done->resolver->loop_.now() + kKept;
-        const SocketAddress first = known.addresses.front();
+        const std::vector<SocketAddress> addresses = known.addresses;
         done->resolver->known_[{done->endpoint.host, done->endpoint.port}] = std::move(known);
-        done->callback(first);
+        done->callback(addresses);
       },
       query);
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,8 @@ struct evdns_base;
 
 namespace heng {
 
-/// Reads /etc/hosts and /etc/resolv.conf when first needed. One for each loop; outlives its users.
+/// Reads /etc/hosts and, without a server of its own, /etc/resolv.conf when first needed. One for each loop;
+/// outlives its users.
 class Resolver {
  public:
   explicit Resolver(Loop& loop);
@@ -24,10 +26,17 @@ class Resolver {
   Resolver(const Resolver&) = delete;
   Resolver& operator=(const Resolver&) = delete;
 
+  /// The server to ask, by its address; nothing = those of the system.
+  void set_server(const std::optional<Endpoint>& server);
+
   using Callback = std::function<void(const Result<SocketAddress>&)>;
   /// The next of the host's addresses, in turn. Calls back at once for numeric and known hosts, else later.
   /// The caller must outlive the answer or guard its callback.
   void resolve(const Endpoint& endpoint, Callback callback);
+  using AllCallback = std::function<void(const Result<std::vector<SocketAddress>>&)>;
+  /// All of the host's addresses, at least one, asked for anew. Otherwise as resolve(), which then goes by
+  /// them.
+  void look_up(const Endpoint& endpoint, AllCallback callback);
 
  private:
   struct Known {
@@ -36,8 +45,10 @@ class Resolver {
     Instant expires;
   };
   struct Query;
+  void choose_servers();
 
   Loop& loop_;
+  std::optional<Endpoint> server_;
   evdns_base* dns_ = nullptr;
   std::map<std::pair<std::string, std::uint16_t>, Known> known_;
 };
