@@ -246,6 +246,11 @@ describe('workers at run time', () => {
       assertApiError(answer, status);
     }
     assertApiError(await gateway.admin('/api/v1/pools/absent/workers', { body }), 404);
+    for (const method of ['POST', 'PATCH', 'DELETE'])
+      assertApiError(
+        await gateway.admin('/api/v1/pools/m/workers/new', { method, body: {}, token: false }),
+        401,
+      );
     const unknown = await gateway.heng('worker', 'drain', 'absent', '--pool', 'm');
     assert.equal(unknown.code, 1);
     assert.match(unknown.stderr, /no worker 'absent'/);
