@@ -168,6 +168,9 @@ void KeyCommand::add_to(CLI::App& app, int& exit_code) {
   create->add_option("--priority", tenant_.priority, "0 to 9; when workers are short, higher goes first")
       ->check(CLI::Range(0, 9))
       ->capture_default_str();
+  create->add_option("--weight", tenant_.weight, "Its share of the workers beside others while requests wait")
+      ->check(CLI::Range(0.001, 1e6))
+      ->capture_default_str();
   create->add_option("--requests-per-minute", tenant_.limits.requests_per_minute, "0 = no limit");
   create->add_option("--tokens-per-minute", tenant_.limits.tokens_per_minute, "0 = no limit");
   create->add_option("--concurrent", tenant_.limits.concurrent, "Requests at a time; 0 = no limit");
