@@ -1,5 +1,5 @@
-// Any bytes as a configuration file or a file of keys: no crash, every issue has a place and words, clean input is
-// usable.
+// Any bytes as a configuration file or a file of keys: no crash, every issue has a place and words, clean
+// input is usable.
 
 // fuzz-layer: config
 
