@@ -39,6 +39,7 @@ class Soak {
     this.jokers = [await Joker.start(), await Joker.start()];
     this.workers = [...this.engines, ...this.jokers];
     this.gateway = await startGateway(this.config());
+    this.pid = this.gateway.program.child.pid;
     this.ends = performance.now() + minutes * 60_000;
     this.went = true;
   }
@@ -122,8 +123,45 @@ class Soak {
       await sleep(random.whole(1000, 6000));
       const bad = random.next() < 0.2;
       this.gateway.write(bad ? 'listn: nowhere\n' : this.config());
-      this.gateway.program.signal('SIGHUP');
+      process.kill(this.pid, 'SIGHUP');
       this.note(bad ? 'bad reload' : 'reload');
+    }
+  }
+
+  /// Workers drained, weighted, removed and added through the admin API.
+  async workerChanges(random) {
+    const worker = async (...args) => {
+      const { code, stderr } = await this.gateway.heng('worker', ...args);
+      // A reload or a hand-over may have been quicker.
+      if (code !== 0 && !/no worker|there is|unreachable|connect/i.test(stderr))
+        this.violation(`worker ${args}: ${stderr}`);
+    };
+    while (this.going()) {
+      await sleep(random.whole(500, 4000));
+      const { name } = random.pick(this.workers);
+      const change = random.pick(['drain', 'weight', 'remove']);
+      this.note(`${name} ${change}`);
+      if (change === 'weight') {
+        await worker('weight', name, String(random.whole(1, 9)));
+        continue;
+      }
+      await worker(change, name);
+      await sleep(random.whole(100, 2000));
+      await worker('ready', name);
+    }
+  }
+
+  /// The gateway hands over to a new process, early: later samples of memory are of one process.
+  async handOvers(random) {
+    const early = this.ends - 0.75 * minutes * 60_000;
+    for (;;) {
+      await sleep(random.whole(3000, 10_000));
+      if (performance.now() > early) return;
+      const old = this.pid;
+      const { code, stdout, stderr } = await this.gateway.heng('handover');
+      if (code !== 0) return this.violation(`hand-over: ${stderr}`);
+      this.pid = Number(/process (\d+)/.exec(stdout)[1]);
+      this.note(`hand-over from ${old} to ${this.pid}`);
     }
   }
 
@@ -153,7 +191,7 @@ class Soak {
   }
 
   usage() {
-    const folder = `/proc/${this.gateway.program.child.pid}`;
+    const folder = `/proc/${this.pid}`;
     const status = fs.readFileSync(`${folder}/status`, 'utf8');
     return {
       rssMiB: Number(/VmRSS:\s+(\d+)/.exec(status)[1]) / 1024,
@@ -164,8 +202,6 @@ class Soak {
   async watch() {
     for (let round = 0; this.going(); ++round) {
       const requests = await this.accounts();
-      if (this.gateway.program.end !== undefined)
-        return this.violation(`the gateway ended: ${this.gateway.program.end}`);
       const usage = this.usage();
       this.samples.push(usage.rssMiB);
       if (round % 10 === 0) this.progress(requests, usage);
@@ -194,10 +230,20 @@ class Soak {
 
   // --------------------------------------------------------------------------------------------------- whole
 
+  /// A process that took over is no child of ours.
+  async stop() {
+    if (this.pid === this.gateway.program.child.pid || !fs.existsSync(`/proc/${this.pid}`)) return;
+    process.kill(this.pid, 'SIGTERM');
+    await until('the gateway has ended', () => !fs.existsSync(`/proc/${this.pid}`), { timeoutMs: 30_000 });
+  }
+
   async run() {
     await this.start();
     const before = this.usage();
-    const actors = [this.watch(), this.reloads(this.random.fork())];
+    const actors = [this.watch()];
+    for (const change of ['reloads', 'workerChanges', 'handOvers']) {
+      actors.push(this[change](this.random.fork()));
+    }
     for (const engine of this.engines) actors.push(this.engineFate(engine, this.random.fork()));
     for (const joker of this.jokers) actors.push(this.jokerFate(joker, this.random.fork()));
     for (let i = 0; i < goodClients; ++i) actors.push(this.goodClient(this.random.fork()));
@@ -223,7 +269,7 @@ class Soak {
 it(`soak: ${minutes} min with seed ${seed}`, { timeout: minutes * 60_000 + 120_000 }, async () => {
   say(`soak: seed ${seed}, ${minutes} min`);
   const soak = new Soak();
-  const growth = await soak.run();
+  const growth = await soak.run().finally(() => soak.stop());
   say(
     `soak: ${soak.violations.length || 'no'} promise(s) broken, ` +
       `memory ${growth >= 0 ? '+' : ''}${growth.toFixed(2)} MiB from the second to the last quarter, ` +
