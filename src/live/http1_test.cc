@@ -343,6 +343,16 @@ TEST(ScanHead, FindsTheEndWithoutTouchingTheBody) {
   }
 }
 
+/// Whatever llhttp may come to think of them.
+TEST(ScanHead, RefusesUncleanLinesByItself) {
+  using namespace std::string_literals;
+  for (const std::string& bytes :
+       {"GET / HTTP/1.1\nHost: a\r\n\r\n"s, "GET / HTTP/1.1\r\nHost: a\n\r\n"s, "\nGET / HTTP/1.1\r\n\r\n"s,
+        "GET / HTTP/1.1\r\nX: a\rb\r\n\r\n"s, "GET / HTTP/1.1\r\nX: a\0b\r\n\r\n"s,
+        "GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n"s, "GET / HTTP/1.1\r\nX: a\r\n\tb\r\n\r\n"s})
+    EXPECT_EQ(scan_head(bytes, 0, kLimits).error.status, 400) << bytes;
+}
+
 TEST(ScanHead, AnySplitGivesTheSameResult) {
   EXPECT_TRUE(rc::check("scanning in pieces is scanning the whole", [] {
     const auto tokens =
