@@ -154,6 +154,7 @@ class Soak {
   /// The gateway hands over to a new process, early: later samples of memory are of one process.
   async handOvers(random) {
     const early = this.ends - 0.75 * minutes * 60_000;
+    if ((await this.gateway.heng('handover', '--help')).code !== 0) return; // a build without it
     for (;;) {
       await sleep(random.whole(3000, 10_000));
       if (performance.now() > early) return;
