@@ -38,6 +38,7 @@ TEST(KeyedHash, ComparesWhole) {
   EXPECT_TRUE(equal_in_constant_time("abc", "abc"));
   EXPECT_FALSE(equal_in_constant_time("abc", "abd"));
   EXPECT_FALSE(equal_in_constant_time("abc", "ab"));
+  EXPECT_FALSE(equal_in_constant_time("ab", "abc"));
 }
 
 RC_GTEST_PROP(KeyedHash, HexComesBack, (const std::vector<std::uint8_t>& bytes)) {

@@ -62,6 +62,10 @@ TEST(ApiKeys, RefusesEverythingElse) {
   EXPECT_FALSE(ApiKeys({}).check(right, 0).tenant);
 }
 
+TEST(ApiKeys, TheIdEndsAtTheFirstUnderscore) {
+  EXPECT_EQ(id_of(ApiKeys({make_key("a", "b_c")}).check("hk_a_b_c", 0)), "a");
+}
+
 TEST(ApiKeys, OldAndNewKeyOfATenantAreValidTogether) {
   const ApiKeys keys({make_key("alice-1", "a"), make_key("alice-2", "b")});
   EXPECT_EQ(id_of(keys.check("hk_alice-1_a", 0)), "alice-1");
@@ -96,6 +100,17 @@ RC_GTEST_PROP(ApiKeysProperty, AnyKeyCostsOneHashOfItsOwnLength, (const std::str
     static_cast<void>(keys.check(key, 0));
     RC_ASSERT(hashes == 1);
     RC_ASSERT(hashed_bytes_max <= 256);
+  }
+}
+
+TEST(ApiKeys, AVeryLongKeyCostsNoMoreThanALongOne) {
+  const ApiKeys keys({make_key("alice", kSecret)}, counting_hash);
+  for (const char* start : {"", "hk_alice_", "hk_nobody_"}) {
+    hashes = 0;
+    hashed_bytes_max = 0;
+    static_cast<void>(keys.check(start + std::string(1 << 20, 'x'), 0));
+    EXPECT_EQ(hashes, 1);
+    EXPECT_LE(hashed_bytes_max, 256u);
   }
 }
 
