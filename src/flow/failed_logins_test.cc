@@ -23,6 +23,9 @@ TEST(FailedLogins, DoesNotCountOneAgainstAnother) {
   FailedLogins logins(7);
   for (int i = 0; i < 100; ++i) logins.count(1, 20, kStart);
   EXPECT_EQ(logins.count(2, 20, kStart), Duration(0));
+  // So many that some share a place in memory.
+  for (std::uint64_t source = 3; source < 3000; ++source)
+    EXPECT_EQ(logins.count(source, 1, kStart), Duration(0)) << source;
 }
 
 TEST(FailedLogins, AQuietSourceGetsNoMoreThanItsAllowance) {
