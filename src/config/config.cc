@@ -96,21 +96,33 @@ Result<void> check_admin_token(const Config& config) {
                   format_endpoint(*config.admin), config.admin->port));
 }
 
+Result<void> check_tls(const Config& config) {
+  const TlsConfig& tls = config.tls;
+  const auto wrong = [](const char* message) { return fail(ErrorCode::invalid, message); };
+  if (tls.cert_file.empty() != tls.key_file.empty())
+    return wrong("`tls`: `cert_file` and `key_file` belong together; name both or none");
+  if (!tls.enabled() && (tls.admin || !tls.client_ca_file.empty()))
+    return wrong("`tls` has no `cert_file`; name the certificate to show, or remove the other keys");
+  if (tls.min_version != "1.2" && tls.min_version != "1.3")
+    return wrong("`tls.min_version` must be 1.2 or 1.3; older ones are not safe");
+  return {};
+}
+
 Result<void> check_addresses(const Config& config) {
-  if (!config.admin || config.admin->port != config.listen.port || config.admin->host != config.listen.host)
-    return {};
-  return fail(ErrorCode::invalid, fmt::format("`listen` and `admin` are both {}; give one another port",
+  if (config.admin != config.listen) return {};
+  return fail(ErrorCode::invalid, fmt::format("`listen` and `admin` are both {}; give one another address",
                                               format_endpoint(config.listen)));
 }
 
 Result<void> check_exposure(const Config& config) {
-  if (config.insecure_bind || is_loopback(config.listen.host)) return {};
+  const bool open = config.keys_file.empty() && config.tls.client_ca_file.empty();
+  if (config.insecure_bind || is_loopback(config.listen.host) || (config.tls.enabled() && !open)) return {};
   return fail(
       ErrorCode::refused,
-      fmt::format("`listen` on {} can be reached by other machines, in the clear{}; use 127.0.0.1:{}, "
-                  "or, on a network where nobody listens in, `insecure_bind: true`",
-                  format_endpoint(config.listen),
-                  config.keys_file.empty() ? " and without a key (see `keys_file`)" : "",
+      fmt::format("`listen` on {} can be reached by other machines, {}{}{}; use 127.0.0.1:{}, "
+                  "or, on a network where that is meant, `insecure_bind: true`",
+                  format_endpoint(config.listen), config.tls.enabled() ? "" : "in the clear (see `tls`)",
+                  open && !config.tls.enabled() ? " and " : "", open ? "without a key (see `keys_file`)" : "",
                   config.listen.port));
 }
 
@@ -137,6 +149,7 @@ Result<void> check_adaptive_limit(const Config& config) {
 }
 
 constexpr CrossCheck kCrossChecks[] = {{"admin", check_admin_token},
+                                       {"tls", check_tls},
                                        {"listen", check_addresses},
                                        {"listen", check_exposure},
                                        {"dns_server", check_dns_server},

@@ -17,9 +17,10 @@
 namespace heng {
 
 struct Endpoint {
-  std::string host;  // as written; IPv6 without brackets
+  std::string host;  // as written; IPv6 without brackets; an absolute path: a Unix socket
   std::uint16_t port = 0;
 
+  bool is_unix() const { return host.starts_with('/'); }
   bool operator==(const Endpoint&) const = default;
 };
 
@@ -40,6 +41,8 @@ struct WorkerConfig {
   std::string model;        // the name this worker knows the model by; "" = the pool's
   std::string tls_ca_file;  // "" = the system's
   bool tls_verify = true;
+  std::string tls_cert_file;  // shown to the worker; "" = none
+  std::string tls_key_file;
   double capacity = 0;  // work per second for dynamic weights; 0 = learned
   double weight = 1;
   std::uint32_t max_in_flight = 0;  // of the pool's requests; 0 = the pool's worker_max_in_flight
@@ -76,18 +79,30 @@ struct PoolConfig {
   DiscoverConfig discover;
 };
 
+/// Of the addresses clients come to.
+struct TlsConfig {
+  std::string cert_file;  // the certificate and what leads to its authority; "" = no TLS
+  std::string key_file;
+  std::string client_ca_file;  // who vouches for clients; "" = clients need no certificate
+  std::string min_version = "1.2";
+  bool admin = false;  // the admin API too
+
+  bool enabled() const { return !cert_file.empty(); }
+};
+
 struct TimeoutConfig {
   Duration connect = 5s;
-  Duration first_byte = 600s;    // long prefills and queues in the engine are normal
-  Duration idle = 120s;          // silence between two bytes of an answer that has begun
-  Duration total = 0s;           // 0 = no limit
-  Duration client_header = 10s;  // first to last byte of a request head
-  Duration client_body = 30s;    // silence between two reads of a request body
-  Duration client_idle = 75s;    // keep-alive connection without a request
-  Duration client_write = 60s;   // a client that reads nothing of a waiting answer
-  Duration worker_idle = 60s;    // unused connection to a worker
-  Duration drain = 30s;          // SIGTERM: how long requests in flight may take to finish
-  Duration handover = 3600s;     // ... and how long after a hand-over to a new process
+  Duration first_byte = 600s;       // long prefills and queues in the engine are normal
+  Duration idle = 120s;             // silence between two bytes of an answer that has begun
+  Duration total = 0s;              // 0 = no limit
+  Duration client_handshake = 10s;  // TLS, from the connection on
+  Duration client_header = 10s;     // first to last byte of a request head
+  Duration client_body = 30s;       // silence between two reads of a request body
+  Duration client_idle = 75s;       // keep-alive connection without a request
+  Duration client_write = 60s;      // a client that reads nothing of a waiting answer
+  Duration worker_idle = 60s;       // unused connection to a worker
+  Duration drain = 30s;             // SIGTERM: how long requests in flight may take to finish
+  Duration handover = 3600s;        // ... and how long after a hand-over to a new process
 };
 
 struct LimitConfig {
@@ -96,7 +111,9 @@ struct LimitConfig {
   std::uint32_t target_bytes = 8 << 10;
   std::uint64_t body_bytes = 64ull << 20;
   std::uint32_t json_depth = 128;
-  std::uint32_t connections = 20000;  // clients
+  std::uint32_t connections = 20000;            // clients
+  std::uint32_t connections_per_source = 1000;  // clients of one address (IPv6: one /64); 0 = no limit
+  std::uint32_t client_bytes_per_s = 128;       // a body or a waiting answer moves so fast; 0 = no limit
   std::uint32_t stream_buffer_bytes = 64
                                       << 10;  // waiting for a slow reader before the worker is no longer read
   std::uint32_t worker_head_bytes = 64 << 10;
@@ -151,6 +168,7 @@ struct Config {
   bool worker_header = true;           // answer with x-heng-worker
   bool forward_authorization = false;  // pass the client's Authorization on to workers
   std::string access_log;              // file, "-" = stdout, "" = off
+  TlsConfig tls;
   TimeoutConfig timeouts;
   LimitConfig limits;
   HealthConfig health;

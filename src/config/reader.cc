@@ -2,11 +2,8 @@
 #include "config/reader.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <unordered_set>
 #include <utility>
 
@@ -234,12 +231,8 @@ void ConfigReader::read_worker_tls(const YamlNode& value, WorkerConfig& worker) 
   if (!expect(value, Kind::map, "`tls` to be a map of keys")) return;
   read_fields(value, "`tls`", worker_tls_fields(), &worker,
               [](const Field&, const YamlNode&, const YamlNode&) { HENG_ASSERT(false); });
-  if (worker.tls_ca_file.empty()) return;
-  worker.tls_ca_file = resolve_path(worker.tls_ca_file, directory_);
-  if (!directory_.empty() && access(worker.tls_ca_file.c_str(), R_OK) != 0) {
-    report(place_of(value, "ca_file"),
-           fmt::format("`ca_file`: cannot read {}: {}", quote(worker.tls_ca_file), std::strerror(errno)));
-  }
+  if (worker.tls_cert_file.empty() != worker.tls_key_file.empty())
+    report(value, "`cert_file` and `key_file` belong together; name both or none");
 }
 
 void ConfigReader::read_worker_url(const YamlNode& value, WorkerConfig& worker) {

@@ -26,9 +26,10 @@ constexpr double kExactMax = 9007199254740992;  // 2^53: larger whole numbers wo
 using Type = FieldType;
 
 constexpr Field kRoot[] = {
-    {"listen", Type::endpoint, 0, 0, "Address of the OpenAI-compatible API.", at<&Config::listen>, ""},
+    {"listen", Type::endpoint, 0, 0, "Address of the OpenAI-compatible API, or unix:/path of a socket.",
+     at<&Config::listen>, ""},
     {"admin", Type::endpoint_or_off, 0, 0,
-     "Address of status, control and metrics, or `off`. Beyond loopback it needs a token.",
+     "Address of status, control and metrics, unix:/path, or `off`. Beyond loopback it needs a token.",
      at<&Config::admin>, ""},
     {"admin_token_file", Type::secret_file, 0, 0,
      "File with the token for the admin API; not readable by everybody.", at<&Config::admin_token>,
@@ -58,6 +59,7 @@ constexpr Field kRoot[] = {
      "Address of the DNS server to ask; `off` = those of /etc/resolv.conf.", at<&Config::dns_server>, ""},
     {"seed", Type::count, 0, kExactMax, "Seed of the policies' random numbers; 0 takes one from the system.",
      at<&Config::seed>, ""},
+    {"tls", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"timeouts", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"limits", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"health", Type::structure, 0, 0, "See below.", nullptr, "group"},
@@ -66,6 +68,20 @@ constexpr Field kRoot[] = {
     {"adaptive_limit", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"pools", Type::structure, 0, 0,
      "The models and who serves them, see below. The only key that must be there.", nullptr, "list of pools"},
+};
+
+constexpr Field kTls[] = {
+    {"cert_file", Type::file, 0, 0,
+     "PEM file of the certificate, followed by those that lead to its authority. Read again on reload.",
+     at<&TlsConfig::cert_file>, "/etc/heng/tls.crt"},
+    {"key_file", Type::private_file, 0, 0, "PEM file of its key; not readable by everybody.",
+     at<&TlsConfig::key_file>, "/etc/heng/tls.key"},
+    {"client_ca_file", Type::file, 0, 0,
+     "Clients must show a certificate of one of these authorities (mutual TLS).",
+     at<&TlsConfig::client_ca_file>, "/etc/heng/clients-ca.pem"},
+    {"min_version", Type::text, 0, 0, "Oldest TLS version that is spoken: 1.2 or 1.3.",
+     at<&TlsConfig::min_version>, ""},
+    {"admin", Type::flag, 0, 0, "The admin API speaks TLS too, in the same way.", at<&TlsConfig::admin>, ""},
 };
 
 constexpr Field kTimeouts[] = {
@@ -77,6 +93,8 @@ constexpr Field kTimeouts[] = {
     {"idle", Type::duration, 0.001, kDay, "Silence between two bytes of an answer that has begun.",
      at<&TimeoutConfig::idle>, ""},
     {"total", Type::duration, 0, 7 * kDay, "A whole request; 0s = no limit.", at<&TimeoutConfig::total>, ""},
+    {"client_handshake", Type::duration, 0.001, kHour, "Until a client has come to terms over TLS.",
+     at<&TimeoutConfig::client_handshake>, ""},
     {"client_header", Type::duration, 0.001, kHour, "From the first to the last byte of a request's head.",
      at<&TimeoutConfig::client_header>, ""},
     {"client_body", Type::duration, 0.001, kHour, "Silence between two reads of a request's body.",
@@ -107,8 +125,17 @@ constexpr Field kLimits[] = {
      at<&LimitConfig::body_bytes>, ""},
     {"json_depth", Type::count, 1, 1024, "Nesting of a JSON body; more is answered with 400.",
      at<&LimitConfig::json_depth>, ""},
-    {"connections", Type::count, 1, 1e6, "Clients' connections at a time.", at<&LimitConfig::connections>,
-     ""},
+    {"connections", Type::count, 1, 1e6,
+     "Clients' connections at a time. One more closes the one idle for longest, or is answered with 503.",
+     at<&LimitConfig::connections>, ""},
+    {"connections_per_source", Type::count, 0, 1e6,
+     "Connections of one address (IPv6: one /64); more are answered with 429. Not for loopback and Unix "
+     "sockets; 0 = no limit.",
+     at<&LimitConfig::connections_per_source>, ""},
+    {"client_bytes_per_s", Type::count, 0, 1e9,
+     "Slower clients are cut: what a body or a waiting answer must move per second, on average, once "
+     "`client_body` or `client_write` has passed; 0 = no limit.",
+     at<&LimitConfig::client_bytes_per_s>, ""},
     {"stream_buffer_bytes", Type::bytes, 4 * kKiB, 64 * kMiB,
      "What may wait for a slow reader before its worker is no longer read.",
      at<&LimitConfig::stream_buffer_bytes>, ""},
@@ -188,6 +215,7 @@ constexpr Field kAdaptiveLimit[] = {
 };
 
 constexpr Section kSections[] = {
+    {"tls", "HTTPS for clients; without `cert_file` they come without.", kTls, section_at<&Config::tls>},
     {"timeouts", "How long Heng waits.", kTimeouts, section_at<&Config::timeouts>},
     {"limits", "What Heng accepts.", kLimits, section_at<&Config::limits>},
     {"health", "When a worker is taken out and brought back.", kHealth, section_at<&Config::health>},
@@ -253,14 +281,18 @@ constexpr Field kWorker[] = {
     {"max_in_flight", Type::count_or_adaptive, 0, 1e6,
      "Requests at a time, or `adaptive`. 0 = the pool's `worker_max_in_flight`.",
      at<&WorkerConfig::max_in_flight>, ""},
-    {"tls", Type::structure, 0, 0, "Only for https: whom to trust.", nullptr, "group"},
+    {"tls", Type::structure, 0, 0, "Only for https: whom to trust, and who Heng is.", nullptr, "group"},
 };
 
 constexpr Field kWorkerTls[] = {
-    {"ca_file", Type::text, 0, 0, "PEM file of the authorities to trust, instead of the system's.",
+    {"ca_file", Type::file, 0, 0, "PEM file of the authorities to trust, instead of the system's.",
      at<&WorkerConfig::tls_ca_file>, "/etc/heng/ca.pem"},
     {"verify", Type::flag, 0, 0, "Check the worker's certificate and name.", at<&WorkerConfig::tls_verify>,
      ""},
+    {"cert_file", Type::file, 0, 0, "PEM file of a certificate to show to the worker (mutual TLS).",
+     at<&WorkerConfig::tls_cert_file>, "/etc/heng/heng.crt"},
+    {"key_file", Type::private_file, 0, 0, "PEM file of its key; not readable by everybody.",
+     at<&WorkerConfig::tls_key_file>, "/etc/heng/heng.key"},
 };
 
 constexpr Field kKey[] = {
@@ -360,12 +392,17 @@ Result<void> set_text(const Field& field, std::string& member, std::string_view 
     return fail(ErrorCode::invalid,
                 fmt::format("{} is not a header name; write it like x-session-id", quote(text)));
   }
-  if (field.type != Type::secret_file) {
+  const bool is_file = field.type == Type::file || field.type == Type::private_file;
+  if (field.type != Type::secret_file && !is_file) {
     const bool file = field.type == Type::file_path && !text.empty() && !directory.empty();
     member = file && directory != "." ? resolve_path(std::string(text), directory) : std::string(text);
     return {};
   }
   if (text.empty()) return fail(ErrorCode::invalid, "names no file; write its path or remove the line");
+  if (is_file) {
+    member = resolve_path(std::string(text), directory);
+    return directory.empty() ? Result<void>() : check_file(member, field.type == Type::private_file);
+  }
   if (directory.empty()) return {};
   auto secret = read_secret(resolve_path(std::string(text), directory));
   if (!secret) return std::unexpected(secret.error());
@@ -473,6 +510,8 @@ std::string_view describe_type(const Field& field) {
       return "host:port or off";
     case Type::file_path:
     case Type::secret_file:
+    case Type::file:
+    case Type::private_file:
       return "file";
     case Type::structure:
       return "structure";

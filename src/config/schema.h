@@ -23,11 +23,13 @@ enum class FieldType : std::uint8_t {
   text,
   path,         // starts with "/"
   header_name,  // or ""
-  endpoint,     // host:port
+  endpoint,     // host:port or unix:/path
   endpoint_or_off,
-  file_path,    // of a file that code of its own reads; or ""
-  secret_file,  // names a file; its content goes to the target
-  structure,    // read by code of its own
+  file_path,     // of a file that code of its own reads; or ""
+  secret_file,   // names a file; its content goes to the target
+  file,          // must be readable; its resolved path goes to the target
+  private_file,  // ... and by its owner only
+  structure,     // read by code of its own
 };
 
 using Target = std::variant<std::monostate, bool*, std::uint32_t*, std::uint64_t*, double*, Duration*,

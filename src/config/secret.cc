@@ -18,15 +18,19 @@ namespace {
 constexpr std::size_t kSecretBytesMax = 16 << 10;
 constexpr mode_t kForOthers = S_IROTH | S_IWOTH;
 
+std::unexpected<Error> fail_open_to_all(const std::string& path) {
+  return fail(ErrorCode::refused,
+              fmt::format("the secret in {0} is open to every user of this machine; run: chmod 600 {0}",
+                          quote(path)));
+}
+
 Result<std::string> read_checked(int file, const std::string& path) {
   struct stat facts{};
   if (fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) {
     return fail(ErrorCode::io, fmt::format("{} is not a regular file", quote(path)));
   }
   if ((facts.st_mode & kForOthers) != 0) {
-    return fail(ErrorCode::refused,
-                fmt::format("the secret in {0} is open to every user of this machine; run: chmod 600 {0}",
-                            quote(path)));
+    return fail_open_to_all(path);
   }
   std::string text(kSecretBytesMax + 1, '\0');
   std::size_t size = 0;
@@ -66,6 +70,12 @@ Result<std::string> read_secret(const std::string& path) {
   auto text = read_checked(file, path);
   close(file);
   return text;
+}
+
+Result<void> check_file(const std::string& path, bool is_private) {
+  if (access(path.c_str(), R_OK) != 0)
+    return fail(ErrorCode::io, fmt::format("cannot read {}: {}", quote(path), std::strerror(errno)));
+  return is_private && is_open_to_all(path) ? Result<void>(fail_open_to_all(path)) : Result<void>();
 }
 
 bool is_open_to_all(const std::string& path) {

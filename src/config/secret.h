@@ -7,6 +7,8 @@
 
 namespace heng {
 
+/// Fails with the reason if it cannot be read or, `is_private`, if everybody can.
+Result<void> check_file(const std::string& path, bool is_private);
 /// `path`, or `directory`/`path` when it is relative.
 std::string resolve_path(const std::string& path, const std::string& directory);
 /// The file's only line. Fails when the file is missing, readable by everybody, empty, over 16 KiB, or not

@@ -151,6 +151,15 @@ Result<double> parse_size_bytes(std::string_view text) {
 }
 
 Result<Endpoint> parse_endpoint(std::string_view text) {
+  if (text.starts_with("unix:")) {
+    constexpr std::size_t kPathMax = 107;  // sockaddr_un
+    const std::string_view path = text.substr(5);
+    if (!path.starts_with('/') || path.size() < 2 || path.size() > kPathMax || path.ends_with('/'))
+      return fail(ErrorCode::invalid, fmt::format("{} is not an absolute path of at most {} bytes; write it "
+                                                  "like unix:/run/heng/admin.sock",
+                                                  quote(path), kPathMax));
+    return Endpoint{std::string(path), 0};
+  }
   if (!text.empty() && std::ranges::all_of(text, is_digit)) {
     return fail(ErrorCode::invalid,
                 fmt::format("the host is missing; write 127.0.0.1:{} for this machine only", text));
@@ -221,12 +230,14 @@ std::string format_size(double bytes) {
 }
 
 std::string format_endpoint(const Endpoint& endpoint) {
+  if (endpoint.is_unix()) return "unix:" + endpoint.host;
   const bool ipv6 = endpoint.host.contains(':');
   return fmt::format("{}{}{}:{}", ipv6 ? "[" : "", endpoint.host, ipv6 ? "]" : "", endpoint.port);
 }
 
 bool is_loopback(std::string_view host) {
   const std::string text(host);
+  if (text.starts_with('/')) return true;
   in_addr four{};
   if (inet_pton(AF_INET, text.c_str(), &four) == 1) return (ntohl(four.s_addr) >> 24) == 127;
   in6_addr six{};

@@ -18,7 +18,8 @@ Result<double> parse_number(std::string_view text);
 Result<double> parse_duration_seconds(std::string_view text);
 /// "500", "64KiB", "1MiB", "2GiB" in bytes.
 Result<double> parse_size_bytes(std::string_view text);
-/// "host:port" with a host name, an IPv4 address or an IPv6 address in brackets; port 1 to 65535.
+/// "host:port" with a host name, an IPv4 address or an IPv6 address in brackets; port 1 to 65535. Or
+/// "unix:/path".
 Result<Endpoint> parse_endpoint(std::string_view text);
 
 struct WorkerUrl {
@@ -36,7 +37,7 @@ std::string format_size(double bytes);
 /// IPv6 in brackets.
 std::string format_endpoint(const Endpoint& endpoint);
 
-/// 127.0.0.0/8, ::1 or "localhost": reachable from this machine only.
+/// 127.0.0.0/8, ::1, "localhost" or the path of a Unix socket: reachable from this machine only.
 bool is_loopback(std::string_view host);
 /// RFC 1123, and "_"; not digits and dots only, which would be a mistyped address.
 bool is_host_name(std::string_view host);
