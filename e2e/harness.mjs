@@ -210,8 +210,9 @@ export function adminToken(port) {
 
 /// The gateway under test. `config` is an object in the shape of the YAML file (JSON is YAML) without
 /// addresses, or a function of the addresses that gives the file's text. `wrap`: a command to run it under.
-/// It must end cleanly: a nonzero exit at the end of the file fails the file.
-export async function startGateway(config, { wrap = [] } = {}) {
+/// `announced`: it is up when it says so (its addresses are not to be asked over plain HTTP). It must end
+/// cleanly: a nonzero exit at the end of the file fails the file.
+export async function startGateway(config, { wrap = [], announced = false } = {}) {
   const port = await freePort();
   const adminPort = await freePort();
   const configPath = path.join(scratch, `heng-${port}.yaml`);
@@ -242,7 +243,8 @@ export async function startGateway(config, { wrap = [] } = {}) {
     async start() {
       const [command, ...args] = [...wrap, hengBinary, 'serve', '-c', configPath];
       gateway.program = new Program('gateway', command, args);
-      await gateway.program.waitForHttp(`${adminUrl}/healthz`);
+      if (announced) await until('the gateway is up', () => gateway.program.log().includes(' API on '));
+      else await gateway.program.waitForHttp(`${adminUrl}/healthz`);
     },
     /// Replaces the configuration file (text as it is, an object like the first one); does not reload it.
     write,
@@ -324,15 +326,17 @@ cleanups.push(async () => agent.destroy());
 
 /// One HTTP request with the bytes as they are (fetch would decompress). `body`: string, Buffer or object (as
 /// JSON).
-export async function request(url, { method, headers = {}, body } = {}) {
+/// `tls`: options of `https.request`, for https and Unix sockets too.
+export async function request(url, { method, headers = {}, body, tls } = {}) {
   if (body !== undefined && typeof body !== 'string' && !Buffer.isBuffer(body)) {
     body = JSON.stringify(body);
     headers = { 'content-type': 'application/json', ...headers };
   }
-  const outgoing = http.request(url, {
+  const outgoing = (url.startsWith('https:') ? https : http).request(url, {
     method: method ?? (body === undefined ? 'GET' : 'POST'),
     headers,
-    agent,
+    agent: tls ? false : agent,
+    ...tls,
   });
   outgoing.end(body);
   const [incoming] = await once(outgoing, 'response');

@@ -185,8 +185,10 @@ int reload(const AdminOptions& options) {
 Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& path, const std::string& method,
                              const std::string& body) {
   const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
-  const std::string url =
-      (options.address.find("://") == std::string::npos ? "http://" : "") + options.address + path;
+  constexpr std::string_view kUnix = "unix:";
+  const bool is_unix = options.address.starts_with(kUnix);
+  const std::string host = is_unix ? "localhost" : options.address;
+  const std::string url = (host.find("://") == std::string::npos ? "http://" : "") + host + path;
   AdminReply reply;
   curl_slist* fields = nullptr;
   const std::string token_file =
@@ -201,6 +203,13 @@ Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& pat
   const std::unique_ptr<curl_slist, void (*)(curl_slist*)> fields_owner(fields, curl_slist_free_all);
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, fields);
+  if (is_unix)
+    curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, options.address.substr(kUnix.size()).c_str());
+  if (!options.ca_file.empty()) curl_easy_setopt(curl.get(), CURLOPT_CAINFO, options.ca_file.c_str());
+  if (!options.cert_file.empty()) {
+    curl_easy_setopt(curl.get(), CURLOPT_SSLCERT, options.cert_file.c_str());
+    curl_easy_setopt(curl.get(), CURLOPT_SSLKEY, options.key_file.c_str());
+  }
   curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 30L);
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_NOPROXY, "*");
@@ -216,11 +225,11 @@ Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& pat
   curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, write);
   curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &reply.body);
   if (const CURLcode code = curl_easy_perform(curl.get()); code != CURLE_OK) {
-    return fail(
-        ErrorCode::unavailable,
-        fmt::format("cannot reach the gateway's admin API at {}: {}\n"
-                    "Is `heng serve` running? --admin HOST:PORT or HENG_ADMIN says where its admin API is.",
-                    options.address, curl_easy_strerror(code)));
+    return fail(ErrorCode::unavailable,
+                fmt::format("cannot reach the gateway's admin API at {}: {}\n"
+                            "Is `heng serve` running? --admin HOST:PORT, https://HOST:PORT, unix:/PATH or "
+                            "HENG_ADMIN says where its admin API is.",
+                            options.address, curl_easy_strerror(code)));
   }
   curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &reply.status);
   return reply;
@@ -239,13 +248,19 @@ int report_refusal(const AdminReply& reply) {
 }
 
 void add_admin_address(CLI::App& command, AdminOptions& options) {
-  command.add_option("--admin", options.address, "Where the gateway's admin API is")
+  command
+      .add_option("--admin", options.address,
+                  "Where the gateway's admin API is: HOST:PORT, https://HOST:PORT or unix:/PATH")
       ->envname("HENG_ADMIN")
       ->capture_default_str();
   command
       .add_option("--token-file", options.token_file,
                   "File with the admin token, if it is not the one a gateway of this user has made")
       ->envname("HENG_ADMIN_TOKEN_FILE");
+  command.add_option("--ca-file", options.ca_file, "Authorities to trust, for https (PEM)");
+  CLI::Option* cert =
+      command.add_option("--cert-file", options.cert_file, "Certificate to show to the gateway, for https");
+  command.add_option("--key-file", options.key_file, "Its key")->needs(cert);
 }
 
 void AdminCommands::add_view(CLI::App& app, int& exit_code, const char* name, const char* help,

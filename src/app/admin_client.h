@@ -12,6 +12,9 @@ namespace heng {
 struct AdminOptions {
   std::string address = "127.0.0.1:8081";
   std::string token_file;
+  std::string ca_file;  // for https; "" = the system's
+  std::string cert_file;
+  std::string key_file;
   std::string output = "table";
   bool no_headers = false;
   double watch_s = 0;  // 0 = once

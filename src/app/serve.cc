@@ -28,6 +28,13 @@ void tell(const std::vector<std::string>& cuts) {
   for (const std::string& cut : cuts) spdlog::warn("{}", cut);
 }
 
+/// As configured, but with the port that was taken.
+std::string url_of(Endpoint endpoint, const Endpoint& bound, bool tls) {
+  endpoint.port = bound.port;
+  if (endpoint.is_unix()) return format_endpoint(endpoint);
+  return fmt::format("http{}://{}", tls ? "s" : "", format_endpoint(endpoint));
+}
+
 /// The running program: what signals act on.
 class Service {
  public:
@@ -81,16 +88,18 @@ class Service {
   void announce() {
     std::size_t workers = 0;
     for (const auto& [model, pool] : gateway_.pools()) workers += pool->config().workers.size();
-    spdlog::info("API on http://{}:{}/v1, {} pool(s), {} worker(s)", gateway_.config().listen.host,
-                 gateway_.endpoint().port, gateway_.pools().size(), workers);
-    if (gateway_.config().admin) {
-      spdlog::info("admin API on http://{}:{} (workers, weights, metrics)", gateway_.config().admin->host,
-                   admin_.endpoint().port);
-    }
     const Config& config = gateway_.config();
+    spdlog::info("API on {}/v1, {} pool(s), {} worker(s)",
+                 url_of(config.listen, gateway_.endpoint(), config.tls.enabled()), gateway_.pools().size(),
+                 workers);
+    if (config.admin) {
+      spdlog::info("admin API on {} (workers, weights, metrics)",
+                   url_of(*config.admin, admin_.endpoint(), config.tls.admin));
+    }
     if (config.insecure_bind && !is_loopback(config.listen.host)) {
       spdlog::warn("insecure_bind: other machines can reach {} {}{}", format_endpoint(config.listen),
-                   "in the clear", config.keys_file.empty() ? " and without a key" : "");
+                   config.tls.enabled() ? "over TLS" : "in the clear",
+                   config.keys_file.empty() ? " and without a key" : "");
     }
   }
 
@@ -117,6 +126,7 @@ class Service {
         .add();
     if (done) {
       keep_admin_token();
+      admin_.apply_config();
       spdlog::info("configuration reloaded from {}", path_);
     } else {
       spdlog::error("configuration not reloaded, the old one stays in force:\n{}", done.error().message);
@@ -196,6 +206,9 @@ Result<ConfigOverrides> environment_overrides() {
 int check_configuration(const std::string& path, const ConfigOverrides& overrides) {
   const ConfigLoad loaded = load_config(path, overrides);
   if (!loaded.issues.empty()) return print_issues(path, loaded.issues);
+  const auto checked = check_tls_files(loaded.config, Gateway::wall_time_s());
+  if (!checked) return print_issues(path, {{.message = checked.error().message}});
+  if (!checked->empty()) fmt::print(stderr, "{}: warning: {}\n", path, *checked);
   std::size_t workers = 0;
   for (const PoolConfig& pool : loaded.config.pools) workers += pool.workers.size();
   fmt::print("{}: fine, {} pool(s) with {} worker(s)\n", path, loaded.config.pools.size(), workers);

@@ -39,7 +39,14 @@ AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload)
       workers_(gateway),
       server_(gateway.loop(), *this, {gateway.config().timeouts, gateway.config().limits}) {}
 
+void AdminApi::apply_config() {
+  const Config& config = gateway_.config();
+  server_.set_options({config.timeouts, config.limits});
+  server_.set_tls(config.tls.admin ? gateway_.tls() : nullptr);
+}
+
 Result<void> AdminApi::start(const Endpoint& endpoint) {
+  apply_config();
   if (const auto listening = server_.listen(endpoint); !listening) return listening;
   loopback_ = is_loopback(server_.endpoint().host);
   return {};

@@ -22,6 +22,8 @@ class AdminApi final : public RequestHandler {
   Result<void> start(const Endpoint& endpoint);
   /// The token while none is configured; "" = no changes then.
   void set_own_token(std::string token) { own_token_ = std::move(token); }
+  /// After a reload of the gateway: limits, time-outs and TLS for connections to come.
+  void apply_config();
   Endpoint endpoint() const { return server_.endpoint(); }
   void drain() { server_.drain(); }
 

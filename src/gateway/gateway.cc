@@ -82,6 +82,7 @@ Result<void> Gateway::start() {
     access_log_ = std::move(*writer);
   }
   resolver_.set_server(config_.dns_server);
+  if (const auto loaded = load_tls(config_); !loaded) return loaded;
   build_pools();
   if (const auto listening = server_.listen(config_.listen); !listening) return listening;
   tick();
@@ -91,13 +92,11 @@ Result<void> Gateway::start() {
 }
 
 Result<void> Gateway::reload(Config config) {
-  const auto same = [](const Endpoint& a, const Endpoint& b) { return a.host == b.host && a.port == b.port; };
-  const bool same_admin = config.admin.has_value() == config_.admin.has_value() &&
-                          (!config.admin || same(*config.admin, *config_.admin));
-  if (!same(config.listen, config_.listen) || !same_admin) {
+  if (config.listen != config_.listen || config.admin != config_.admin) {
     return fail(ErrorCode::invalid,
                 "'listen' and 'admin' cannot change while running: restart to change them");
   }
+  if (const auto loaded = load_tls(config); !loaded) return loaded;
   if (config.access_log != config_.access_log) {
     std::unique_ptr<LineWriter> writer;
     if (!config.access_log.empty()) {
@@ -129,6 +128,24 @@ void Gateway::set_overlay(WorkerOverlay overlay) {
 
 void Gateway::cut_worker(const ModelPool& pool, Slot slot) {
   for (const auto& exchange : exchanges_) exchange->cut(pool, slot);
+}
+
+/// Reads all TLS files, which may have changed although the configuration has not. Connections there are stay
+/// as they are. A problem changes nothing.
+Result<void> Gateway::load_tls(const Config& config) {
+  const auto checked = check_tls_files(config, wall_time_s());
+  if (!checked) return std::unexpected(checked.error());
+  if (!checked->empty()) spdlog::warn("{}", *checked);
+  ServerTls loaded;
+  if (config.tls.enabled()) {
+    auto tls = server_tls(config.tls);
+    if (!tls) return std::unexpected(tls.error());
+    loaded = std::move(*tls);
+  }
+  tls_ = std::move(loaded);
+  server_.set_tls(tls_.context);
+  for (const auto& [key, worker] : workers_) worker->load_tls();
+  return {};
 }
 
 void Gateway::drain() {
@@ -392,8 +409,11 @@ std::string Gateway::metrics_page() {
   total("canceled", totals_.canceled);
   metrics_.gauge("heng_requests_in_flight", "Requests under way", {})
       .set(static_cast<double>(totals_.in_flight));
-  metrics_.gauge("heng_connections", "Client connections", {})
-      .set(static_cast<double>(server_.connections()));
+  server_.expose(metrics_);
+  if (tls_.context) {
+    metrics_.gauge("heng_tls_certificate_expires_seconds", "When clients' certificate ends, since 1970", {})
+        .set(static_cast<double>(tls_.expires_s));
+  }
   metrics_.gauge("heng_uptime_seconds", "Time since start", {}).set(uptime_s());
   metrics_
       .counter("heng_access_log_dropped_total", "Access log lines lost to a disk too slow, full or broken",

@@ -52,6 +52,8 @@ class Gateway final : public RequestHandler {
   void drain();
   bool idle() const { return totals_.in_flight == 0 && server_.connections() == 0; }
 
+  /// What the API's clients are met with; null = without TLS.
+  const TlsContext& tls() const { return tls_.context; }
   Endpoint endpoint() const { return server_.endpoint(); }
   const Config& config() const { return config_; }
   const RequestTotals& totals() const { return totals_; }
@@ -85,6 +87,7 @@ class Gateway final : public RequestHandler {
   void on_request(ServerConnection& connection) override;
   void on_bad_request(int status) override;
   void answer_models(ServerConnection& connection);
+  Result<void> load_tls(const Config& config);
   void tick();
   void build_pools();
   std::uint64_t discovered_version() const;
@@ -132,6 +135,7 @@ class Gateway final : public RequestHandler {
   bool draining_ = false;
   bool serving_ = false;  // workers that come from now on join late
   HttpServer server_;
+  ServerTls tls_;
   Timer tick_timer_;
   struct HedgeEntry {
     Instant due;

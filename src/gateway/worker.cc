@@ -40,7 +40,7 @@ HttpOrigin::Options origin_options(const WorkerConfig& config, const Config& gat
   HttpOrigin::Options options;
   options.endpoint = config.endpoint;
   options.tls = config.tls;
-  options.tls_ca_file = config.tls_ca_file;
+  options.tls_files = {config.tls_ca_file, config.tls_cert_file, config.tls_key_file};
   options.tls_verify = config.tls_verify;
   options.idle_timeout = gateway.timeouts.worker_idle;
   options.head_limits.head_bytes = gateway.limits.worker_head_bytes;
@@ -109,10 +109,7 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
       origin_(loop, resolver, origin_options(config, gateway)),
       health_(health_options(gateway.health), loop.now(), joins_late),
       told_(health_.standing()) {
-  if (config.tls) {
-    if (const auto prepared = origin_.prepare_tls(); !prepared)
-      spdlog::error("{}: {}", config.url, prepared.error().message);
-  }
+  load_tls();
   make_probe();
   discovery_ = std::make_unique<Query>(
       *this, "/v1/models",
@@ -121,8 +118,15 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
 
 Worker::~Worker() = default;
 
+void Worker::load_tls() {
+  if (!config_.tls) return;
+  if (const auto loaded = origin_.prepare_tls(); !loaded)
+    spdlog::error("{}: {}", config_.url, loaded.error().message);
+}
+
 std::string Worker::key_of(const WorkerConfig& config) {
-  return fmt::format("{}\n{}\n{}\n{}\n{}", config.url, config.api_key, config.tls_ca_file, config.tls_verify,
+  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", config.url, config.api_key, config.tls_ca_file,
+                     config.tls_cert_file, config.tls_key_file, config.tls_verify,
                      config.origin == WorkerOrigin::file);
 }
 

@@ -45,6 +45,8 @@ class Worker {
   void configure(const Config& gateway);
 
   const WorkerConfig& config() const { return config_; }
+  /// Reads the TLS files (again); a problem is logged, and what was loaded before stays.
+  void load_tls();
   HttpOrigin& origin() { return origin_; }
   const WorkerHealth& health() const { return health_; }
   std::uint64_t identity() const { return identity_; }  // hash of the URL

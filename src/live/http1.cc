@@ -285,7 +285,8 @@ std::optional<HeadError> parse_request_head(std::string_view bytes, const HeadLi
     return HeadError{400, "malformed request line"};
   if (head.fields.size() > limits.header_count) return HeadError{431, "too many headers"};
   if (head.target.size() > limits.target_bytes) return HeadError{414, "request target too long"};
-  if (head.method == "CONNECT") return HeadError{405, "CONNECT is not offered here"};
+  if (head.method == "CONNECT" || head.method == "TRACE")
+    return HeadError{405, "CONNECT and TRACE are not offered here"};
   const FramingFields found = find_framing(head);
   if (const auto error = read_framing(head, found, 400)) return error;
   if (head.minor_version >= 1 && found.host == nullptr) return HeadError{400, "Host header missing"};

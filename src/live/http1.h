@@ -74,6 +74,11 @@ struct ChunkResult {
 };
 ChunkResult decode_chunks(llhttp_t& parser, std::string_view bytes, std::vector<std::string_view>& pieces);
 
+// Chunk extensions and trailers have no size of their own and keep a connection's deadline moving: whoever
+// decodes ends a body that is longer on the wire than this. A chunk of one byte takes six.
+constexpr std::uint64_t kChunkOverheadMax = 64 << 10;
+constexpr std::uint64_t kChunkOverheadRatio = 16;  // of the payload
+
 /// Fields that belong to one connection and are never forwarded (RFC 9110 7.6.1), Content-Length and Host
 /// included, since the gateway frames and addresses messages itself.
 bool is_hop_by_hop(std::string_view name);

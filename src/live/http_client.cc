@@ -41,6 +41,21 @@ void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts
   }
 }
 
+/// Connected, over TLS if need be: the request can go.
+void ClientConnection::ask() {
+  phase_ = Phase::waiting;
+  deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
+  write_request();
+}
+
+void ClientConnection::secure() {
+  phase_ = Phase::securing;
+  const IoResult result = transport_.handshake();
+  if (result.state == IoResult::State::blocked) return;
+  if (result.state == IoResult::State::ok) return ask();
+  fail_exchange(Outcome::protocol, transport_.last_error());
+}
+
 void ClientConnection::connect() {
   phase_ = Phase::resolving;
   // The connection is deleted only through forget(), and a resolver answers once: an index in a table would
@@ -54,7 +69,8 @@ void ClientConnection::connect() {
     const Result<int> fd = tcp_connect(*address);
     if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
     transport_ = Transport(*fd);
-    if (origin_.tls_) {
+    if (origin_.options_.tls) {
+      if (!origin_.tls_) return fail_exchange(Outcome::refused, "its TLS files could not be loaded");
       const auto started =
           transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host, origin_.options_.tls_verify);
       if (!started) return fail_exchange(Outcome::protocol, started.error().message);
@@ -65,11 +81,7 @@ void ClientConnection::connect() {
         [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
         this);
     // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
-    if (!transport_.tls() && tcp_connected(*fd)) {
-      phase_ = Phase::waiting;
-      deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
-      write_request();
-    }
+    if (tcp_connected(*fd)) transport_.tls() ? secure() : ask();
   });
 }
 
@@ -78,9 +90,12 @@ void ClientConnection::on_ready(FdWatch::Ready ready) {
     if (const int error = socket_error(transport_.fd()); error != 0) {
       return fail_exchange(Outcome::refused, fmt::format("connect: {}", std::strerror(error)));
     }
-    phase_ = Phase::waiting;
-    deadline_ = deadline_after(origin_.loop_.now(), timeouts_.first_byte);
+    return transport_.tls() ? secure() : ask();
   }
+  if (phase_ == Phase::securing) return secure();
+  // What came on an idle connection before the request had gone is not its answer.
+  const bool unasked = ready.read && reused_ && phase_ == Phase::waiting && begun_ == origin_.loop_.now();
+  if (unasked) return fail_exchange(Outcome::reset, "spoke without being asked");
   // TLS may want to read before it can write and the other way round.
   const bool unsent = observer_ != nullptr && sent_ < request_.head.size() + request_.body.size();
   if (unsent && (ready.write || transport_.tls()) && phase_ != Phase::connecting) write_request();
@@ -173,6 +188,7 @@ void ClientConnection::take_head(std::string_view bytes) {
     keep_alive_ = keep_alive_ && head.keep_alive;
     framing_ = head.framing;
     remaining_ = head.content_length;
+    wire_bytes_ = payload_bytes_ = 0;
     observer_->on_response_head(head);
     // No other round: the observer may have begun the next exchange, and these bytes are not its answer.
     if (phase_ == Phase::answering) take_body(bytes);
@@ -203,6 +219,10 @@ void ClientConnection::take_body(std::string_view bytes) {
       }
       used = result.consumed;
       complete_now = result.state == ChunkResult::State::end;
+      wire_bytes_ += used;
+      for (const std::string_view piece : pieces) payload_bytes_ += piece.size();
+      if (wire_bytes_ > kChunkOverheadMax + kChunkOverheadRatio * payload_bytes_)
+        return fail_exchange(Outcome::protocol, "chunked answer with too little payload");
       break;
     }
     case BodyFraming::until_close:
@@ -261,7 +281,8 @@ void ClientConnection::fail_exchange(Outcome cause, std::string message) {
   const bool request_sent = sent_ > 0;
   // Said at the end of the turn: `send` promises not to call back, and whoever hears it may send again at
   // once.
-  const bool inside_send = begun_ == origin_.loop_.now() && phase_ == Phase::resolving;
+  const bool beginning = phase_ == Phase::resolving || phase_ == Phase::securing;
+  const bool inside_send = beginning && begun_ == origin_.loop_.now();
   ResponseObserver* observer = std::exchange(observer_, nullptr);
   ExchangeFailure failure{cause, request_sent, std::move(message)};
   if (inside_send) {
@@ -323,6 +344,8 @@ void ClientConnection::expire(Instant now) {
       return fail_exchange(Outcome::timeout, "name look-up timed out");
     case Phase::connecting:
       return fail_exchange(Outcome::timeout, "connect timed out");
+    case Phase::securing:
+      return fail_exchange(Outcome::timeout, "the TLS handshake timed out");
     case Phase::waiting:
       return fail_exchange(Outcome::timeout, "no answer within the first-byte limit");
     case Phase::answering:
@@ -345,13 +368,9 @@ HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
 HttpOrigin::~HttpOrigin() = default;
 
 Result<void> HttpOrigin::prepare_tls() {
-  tls_.reset(SSL_CTX_new(TLS_client_method()));
-  SSL_CTX_set_min_proto_version(tls_.get(), TLS1_2_VERSION);
-  const bool loaded = options_.tls_ca_file.empty()
-                          ? SSL_CTX_set_default_verify_paths(tls_.get()) == 1
-                          : SSL_CTX_load_verify_file(tls_.get(), options_.tls_ca_file.c_str()) == 1;
-  if (!loaded)
-    return fail(ErrorCode::io, fmt::format("cannot load CA certificates from '{}'", options_.tls_ca_file));
+  auto loaded = client_tls(options_.tls_files);
+  if (!loaded) return std::unexpected(loaded.error());
+  tls_ = std::move(*loaded);
   return {};
 }
 

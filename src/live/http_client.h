@@ -1,8 +1,6 @@
 // The client side of HTTP/1.1: connections to one server, reused, with the answer handed over as it arrives.
 #pragma once
 
-#include <openssl/ssl.h>
-
 #include <functional>
 #include <memory>
 #include <span>
@@ -14,6 +12,7 @@
 #include "live/http1.h"
 #include "live/loop.h"
 #include "live/resolver.h"
+#include "live/tls.h"
 #include "live/transport.h"
 #include "model/attempt.h"
 
@@ -70,12 +69,14 @@ class ClientConnection {
 
  private:
   friend class HttpOrigin;
-  enum class Phase : std::uint8_t { resolving, connecting, waiting, answering, idle, closed };
+  enum class Phase : std::uint8_t { resolving, connecting, securing, waiting, answering, idle, closed };
 
   explicit ClientConnection(HttpOrigin& origin);
   void begin(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer);
   void connect();
   void on_ready(FdWatch::Ready ready);
+  void secure();
+  void ask();
   void write_request();
   void read_available(bool until_end);
   void take(std::string_view bytes);
@@ -98,8 +99,10 @@ class ClientConnection {
   bool paused_ = false;
   std::uint8_t interim_responses_ = 0;
   llhttp_t parser_{};
-  std::uint64_t remaining_ = 0;  // of a body with Content-Length
-  std::size_t sent_ = 0;         // of head and body together
+  std::uint64_t remaining_ = 0;   // of a body with Content-Length
+  std::uint64_t wire_bytes_ = 0;  // of a chunked body, with sizes, extensions and trailers
+  std::uint64_t payload_bytes_ = 0;
+  std::size_t sent_ = 0;  // of head and body together
   RequestBytes request_;
   ExchangeTimeouts timeouts_;
   Instant begun_;
@@ -118,7 +121,7 @@ class HttpOrigin {
   struct Options {
     Endpoint endpoint;
     bool tls = false;
-    std::string tls_ca_file;  // "" = the system's
+    ClientTlsFiles tls_files;
     bool tls_verify = true;
     Duration idle_timeout = 60s;
     /// Asked about the very address that is then connected to; null = any will do.
@@ -131,7 +134,8 @@ class HttpOrigin {
   HttpOrigin(const HttpOrigin&) = delete;
   HttpOrigin& operator=(const HttpOrigin&) = delete;
 
-  /// Loads the CA file; fails with its name and the reason. Call before the first `send` to a TLS origin.
+  /// Loads the TLS files (again); fails with the name of one and the reason, and changes nothing. Call before
+  /// the first `send` to a TLS origin.
   Result<void> prepare_tls();
   /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from
   /// inside this call. On a reused connection that turns out dead at once, before the first byte of an
@@ -157,10 +161,7 @@ class HttpOrigin {
   Loop& loop_;
   Resolver& resolver_;
   Options options_;
-  struct FreeContext {
-    void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
-  };
-  std::unique_ptr<SSL_CTX, FreeContext> tls_;
+  TlsContext tls_;
   Timer sweep_timer_;
   std::vector<std::unique_ptr<ClientConnection>> connections_;
   std::vector<ClientConnection*> idle_;  // last used last

@@ -126,6 +126,52 @@ TEST_F(Client, ReusesAConnectionForTheNextExchange) {
   EXPECT_TRUE(no_other_connection());
 }
 
+TEST_F(Client, BytesThatCameBeforeTheRequestAreNotItsAnswer) {
+  Peer server = warm_up();
+  loop_.settle();
+  Answer answer;
+  // What is ready first is called first: the request begins after the kernel has told of those bytes, but
+  // before they are looked at.
+  struct Begin {
+    std::function<void()> call;
+  } begin{[&] { send(answer); }};
+  int pair[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+  FdWatch watch;
+  watch.start(
+      loop_.loop(), pair[0],
+      [](void* context, FdWatch::Ready ready) {
+        if (ready.read) static_cast<Begin*>(context)->call();
+      },
+      &begin);
+  loop_.settle();
+  ASSERT_EQ(::write(pair[1], "x", 1), 1);
+  server.send(sized("not for you"));
+  Peer fresh = accept();
+  watch.stop();
+  ::close(pair[0]);
+  ::close(pair[1]);
+  expect_request(fresh);
+  fresh.send(sized("for you"));
+  ASSERT_TRUE(wait(answer));
+  EXPECT_EQ(answer.body, "for you");
+}
+
+TEST_F(Client, ChunkedAnswersOfAlmostNoPayloadEnd) {
+  Answer answer;
+  send(answer);
+  Peer server = accept();
+  expect_request(server);
+  server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;");
+  const std::string extension(10'000, 'x');
+  EXPECT_TRUE(loop_.until([&] {
+    server.send_some(extension);
+    return answer.over();
+  }));
+  ASSERT_TRUE(answer.failure);
+  EXPECT_EQ(answer.failure->cause, Outcome::protocol);
+}
+
 TEST_F(Client, TakesAnAnswerHoweverItIsCut) {
   const std::string interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
   for (const std::string& bytes :

@@ -1,15 +1,34 @@
 // Listening, accepting, sweeping over time limits.
 #include "live/http_server.h"
 
+#include <unistd.h>
+
 #include <cerrno>
+#include <utility>
 
 namespace heng {
+
+namespace {
+
+constexpr int kAcceptsPerTurn = 256;
+constexpr int kHandshakesPerTurn = 4;           // up to a millisecond each
+constexpr std::uint32_t kTurnedAwayShare = 16;  // at a time, one for so many that may be here
+constexpr std::string_view kFullAnswer =
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+constexpr std::string_view kCrowdedAnswer =
+    "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+constexpr Duration kIdleMin = 1s;  // who has just come may be about to send
+constexpr Duration kResetCheck = 20ms;
+
+}  // namespace
 
 HttpServer::HttpServer(Loop& loop, RequestHandler& handler, Options options)
     : loop_(loop),
       handler_(handler),
       sweep_timer_(loop, [this] { sweep(); }),
-      accept_timer_(loop, [this] { accept_waiting(); }) {
+      accept_timer_(loop, [this] { accept_waiting(); }),
+      reset_timer_(loop, [this] { check_for_resets(); }),
+      handshake_timer_(loop, [this] { shake_more_hands(); }) {
   set_options(options);
   sweep_timer_.every(100ms);
 }
@@ -19,6 +38,13 @@ HttpServer::~HttpServer() {
     connection->observer_ = nullptr;
     connection->phase_ = ServerConnection::Phase::closed;
   }
+  close_listener();
+}
+
+void HttpServer::close_listener() {
+  listener_.close();
+  if (!unix_path_.empty()) ::unlink(unix_path_.c_str());
+  unix_path_.clear();
 }
 
 void HttpServer::set_options(const Options& options) {
@@ -32,6 +58,7 @@ Result<void> HttpServer::listen(const Endpoint& endpoint) {
   const Result<int> fd = tcp_listen(*address);
   if (!fd) return std::unexpected(fd.error());
   listener_ = Transport(*fd);
+  if (endpoint.is_unix()) unix_path_ = endpoint.host;
   watch_.start(
       loop_, *fd, [](void* self, FdWatch::Ready) { static_cast<HttpServer*>(self)->accept_waiting(); }, this);
   return {};
@@ -44,7 +71,8 @@ Endpoint HttpServer::endpoint() const {
 
 void HttpServer::accept_waiting() {
   SocketAddress peer;
-  while (listener_.fd() >= 0) {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    if (listener_.fd() < 0) return;
     const int fd = tcp_accept(listener_.fd(), &peer);
     if (fd < 0) {
       // Out of descriptors: the edge is used up, so look again soon instead of spinning.
@@ -53,29 +81,132 @@ void HttpServer::accept_waiting() {
       if (errno == ECONNABORTED || errno == EINTR) continue;
       return;
     }
-    Transport transport(fd);
-    if (connections_.size() >= options_.limits.connections) {
-      const iovec full = as_iovec(
-          "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: "
-          "close\r\n\r\n");
-      transport.write({&full, 1});
-      continue;
-    }
-    auto* connection = new ServerConnection(*this, std::move(transport), peer.host());
-    connection->index_ = connections_.size();
-    connections_.emplace_back(connection);
+    take(Transport(fd), peer);
   }
+  watch_.read_on_later();
+}
+
+void HttpServer::take(Transport transport, const SocketAddress& peer) {
+  const bool room = make_room();
+  const std::uint64_t source = peer.source();
+  const std::uint32_t source_max = options_.limits.connections_per_source;
+  const auto others = sources_.find(source);
+  const bool crowded = source_max != 0 && others != sources_.end() && others->second >= source_max;
+  if (!room) ++refused_full_;
+  if (crowded) ++refused_source_;
+  if (!room || crowded) {
+    if (tls_) return;  // it would take a handshake to say why
+    // The first few stay until they have heard it; others may lose it when they go on sending.
+    if (turned_away_now_ > options_.limits.connections / kTurnedAwayShare) {
+      const iovec answer = as_iovec(crowded ? kCrowdedAnswer : kFullAnswer);
+      transport.write({&answer, 1});
+      return;
+    }
+  }
+  if (tls_ && !transport.accept_tls(*tls_)) return;
+  auto* connection = new ServerConnection(*this, std::move(transport), peer);
+  connection->index_ = connections_.size();
+  connections_.emplace_back(connection);
+  if (source != 0) ++sources_[source];
+  if (room && !crowded) return;
+  ++turned_away_now_;
+  if (crowded) return connection->turn_away(429, "too many connections from this address");
+  connection->turn_away(503, "too many connections");
+}
+
+/// Closes the connection that has been without a request for longest, if there must be room.
+bool HttpServer::make_room() {
+  if (connections_.size() - turned_away_now_ < options_.limits.connections) return true;
+  ServerConnection* idle = idle_longest_;
+  if (idle == nullptr || loop_.now() < idle->idle_since_ + kIdleMin) return false;
+  ++closed_for_room_;
+  idle->close();
+  return true;
+}
+
+void HttpServer::add_idle(ServerConnection& connection) {
+  connection.idle_ = true;
+  connection.idle_since_ = loop_.now();
+  connection.idle_before_ = idle_last_;
+  connection.idle_after_ = nullptr;
+  (idle_last_ != nullptr ? idle_last_->idle_after_ : idle_longest_) = &connection;
+  idle_last_ = &connection;
+}
+
+void HttpServer::remove_idle(ServerConnection& connection) {
+  if (!std::exchange(connection.idle_, false)) return;
+  ServerConnection* const before = connection.idle_before_;
+  ServerConnection* const after = connection.idle_after_;
+  (before != nullptr ? before->idle_after_ : idle_longest_) = after;
+  (after != nullptr ? after->idle_before_ : idle_last_) = before;
+}
+
+/// A reset that comes together with bytes shares their event (libevent shows an error as plain readiness),
+/// and the short read that takes the bytes does not meet it.
+void HttpServer::check_soon(ServerConnection& connection) {
+  if (std::exchange(connection.unsure_, true)) return;
+  if (unsure_.empty()) reset_timer_.once(kResetCheck);
+  unsure_.push_back(&connection);
+}
+
+void HttpServer::check_for_resets() {
+  checking_.swap(unsure_);
+  for (ServerConnection* connection : checking_) {
+    connection->unsure_ = false;
+    connection->check_for_reset();
+  }
+  checking_.clear();
+}
+
+/// Handshakes cost up to a millisecond of arithmetic each: a crowd of newcomers takes turns with everybody
+/// else's work.
+bool HttpServer::may_shake_hands(ServerConnection& connection) {
+  if (connection.awaits_handshake_) return false;
+  if (handshakes_turn_ != loop_.now()) handshakes_ = 0;
+  handshakes_turn_ = loop_.now();
+  if (++handshakes_ <= kHandshakesPerTurn) return true;
+  connection.awaits_handshake_ = true;
+  if (awaiting_handshake_.empty()) handshake_timer_.once(Duration(0));
+  awaiting_handshake_.push_back(&connection);
+  return false;
+}
+
+void HttpServer::shake_more_hands() {
+  for (int i = 0; i < kHandshakesPerTurn && !awaiting_handshake_.empty(); ++i) {
+    ServerConnection* const connection = awaiting_handshake_.front();
+    awaiting_handshake_.pop_front();
+    connection->awaits_handshake_ = false;
+    connection->on_ready({.read = true, .write = false, .closed = true});
+  }
+  if (!awaiting_handshake_.empty()) handshake_timer_.once(Duration(0));
 }
 
 void HttpServer::drain() {
   draining_ = true;
   watch_.stop();
-  listener_.close();
+  close_listener();
   accept_timer_.stop();
   for (std::size_t i = connections_.size(); i-- > 0;) {
     ServerConnection& connection = *connections_[i];
     connection.keep_alive_ = false;
-    if (connection.phase_ == ServerConnection::Phase::head && !connection.head_begun_) connection.close();
+    if (connection.idle_) connection.close();
+  }
+}
+
+void HttpServer::expose(MetricRegistry& metrics) const {
+  const auto total = [&](std::string_view name, std::string_view help, const MetricLabels& labels,
+                         std::uint64_t value) {
+    metrics.counter(name, help, labels).value = static_cast<double>(value);
+  };
+  metrics.gauge("heng_connections", "Client connections", {}).set(static_cast<double>(connections_.size()));
+  constexpr std::string_view kRefused = "heng_connections_refused_total";
+  total(kRefused, "Connections turned away by a limit", {{"limit", "connections"}}, refused_full_);
+  total(kRefused, "Connections turned away by a limit", {{"limit", "per_source"}}, refused_source_);
+  total("heng_connections_closed_idle_total", "Idle connections closed to make room for new ones", {},
+        closed_for_room_);
+  for (const auto& [reason, count] : handshake_failures_) {
+    total("heng_tls_handshake_failures_total", "TLS handshakes of clients that failed", {{"reason", reason}},
+          count);
   }
 }
 
@@ -85,6 +216,13 @@ void HttpServer::sweep() {
 }
 
 void HttpServer::forget(ServerConnection& connection) {
+  if (connection.unsure_) std::erase(unsure_, &connection);
+  if (connection.awaits_handshake_) std::erase(awaiting_handshake_, &connection);
+  if (connection.turned_away_) --turned_away_now_;
+  if (connection.source_ != 0) {
+    const auto source = sources_.find(connection.source_);
+    if (--source->second == 0) sources_.erase(source);
+  }
   const std::size_t index = connection.index_;
   std::swap(connections_[index], connections_.back());
   connections_[index]->index_ = index;

@@ -1,12 +1,19 @@
 // An HTTP/1.1 server on a Loop: accepts connections, owns them, and ends those that take too long.
 #pragma once
 
+#include <cstdint>
+#include <deque>
+#include <map>
 #include <memory>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
 #include "config/config.h"
+#include "host/metrics.h"
 #include "live/server_connection.h"
+#include "live/tls.h"
 
 namespace heng {
 
@@ -48,10 +55,24 @@ class HttpServer {
   void drain();
   std::size_t connections() const { return connections_.size(); }
   void set_options(const Options& options);
+  /// For connections that come from now on; null = without TLS.
+  void set_tls(TlsContext context) { tls_ = std::move(context); }
+
+  /// Brings the counts of connections up to date.
+  void expose(MetricRegistry& metrics) const;
 
  private:
   friend class ServerConnection;
   void accept_waiting();
+  void take(Transport transport, const SocketAddress& peer);
+  bool make_room();
+  void close_listener();
+  void add_idle(ServerConnection& connection);
+  void remove_idle(ServerConnection& connection);
+  void check_soon(ServerConnection& connection);
+  void check_for_resets();
+  bool may_shake_hands(ServerConnection& connection);
+  void shake_more_hands();
   void sweep();
   void forget(ServerConnection& connection);
 
@@ -63,9 +84,27 @@ class HttpServer {
   FdWatch watch_;
   Timer sweep_timer_;
   Timer accept_timer_;  // tries again after running out of descriptors
+  Timer reset_timer_;   // runs while unsure_ holds some
   bool draining_ = false;
+  TlsContext tls_;
+  std::string unix_path_;  // of the listener; removed with it
   std::vector<std::unique_ptr<ServerConnection>> connections_;
-  HttpHead head_;  // of the request being dispatched
+  ServerConnection* idle_longest_ = nullptr;  // list through idle_after_
+  ServerConnection* idle_last_ = nullptr;
+  std::unordered_map<std::uint64_t, std::uint32_t> sources_;  // -> connections; see SocketAddress::source
+  std::vector<ServerConnection*> unsure_;  // perhaps reset together with their last bytes, which no edge told
+  std::vector<ServerConnection*> checking_;
+  std::uint32_t turned_away_now_ = 0;
+  // Since the start.
+  std::uint64_t refused_full_ = 0;
+  std::uint64_t refused_source_ = 0;
+  std::uint64_t closed_for_room_ = 0;
+  std::map<std::string, std::uint64_t> handshake_failures_;  // by OpenSSL's reason
+  std::deque<ServerConnection*> awaiting_handshake_;
+  Timer handshake_timer_;  // runs while somebody waits for that
+  Instant handshakes_turn_{};
+  int handshakes_ = 0;  // in that turn of the loop
+  HttpHead head_;       // of the request being dispatched
   std::vector<iovec> scratch_;
 };
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <ifaddrs.h>
+
 #include <functional>
 
 #include "live/loopback_test_peer.h"
@@ -640,6 +642,118 @@ TEST_F(Server, ConnectionsBeyondTheLimitAreTurnedAway) {
   Peer fourth = connect();
   fourth.send(kGet);
   expect_exactly(fourth, answer_with("/"));
+}
+
+TEST_F(Server, TheConnectionIdleForLongestMakesRoom) {
+  HttpServer::Options options;
+  options.limits.connections = 2;
+  start(options);
+  Peer used = connect();
+  Peer idle = connect();
+  used.send(kGet);
+  expect_exactly(used, answer_with("/"));
+  const auto begun = std::chrono::steady_clock::now();
+  ASSERT_TRUE(loop_.until([&] { return std::chrono::steady_clock::now() > begun + 1100ms; }));
+  Peer fresh = connect();
+  fresh.send(kGet);
+  expect_exactly(fresh, answer_with("/"));
+  ASSERT_TRUE(receive_end(idle));
+  EXPECT_TRUE(idle.ended && idle.got.empty());
+  used.got.clear();
+  used.send(kGet);
+  expect_exactly(used, answer_with("/"));
+  EXPECT_EQ(server_->connections(), 2u);
+}
+
+TEST_F(Server, OneAddressHasNotMoreThanItsShareOfConnections) {
+  ifaddrs* interfaces = nullptr;
+  ASSERT_EQ(::getifaddrs(&interfaces), 0);
+  std::string host;
+  for (const ifaddrs* one = interfaces; one != nullptr; one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET) continue;
+    const char* bytes = reinterpret_cast<const char*>(one->ifa_addr);
+    const SocketAddress address{std::vector<char>(bytes, bytes + sizeof(sockaddr_in))};
+    if (address.source() != 0) host = address.host();
+  }
+  ::freeifaddrs(interfaces);
+  if (host.empty()) GTEST_SKIP() << "this machine has no address but loopback";
+  HttpServer::Options options;
+  options.limits.connections_per_source = 2;
+  server_.emplace(loop_.loop(), handler_, options);
+  ASSERT_TRUE(server_->listen({"0.0.0.0", 0}).has_value());
+  const Endpoint endpoint{host, server_->endpoint().port};
+  Peer first = Peer::connect_to(endpoint);
+  Peer second = Peer::connect_to(endpoint);
+  ASSERT_TRUE(loop_.until([&] { return server_->connections() == 2; }));
+  Peer third = Peer::connect_to(endpoint);
+  ASSERT_TRUE(receive_end(third));
+  EXPECT_TRUE(third.got.starts_with("HTTP/1.1 429 "));
+  Peer local = Peer::connect_to({"127.0.0.1", endpoint.port});
+  local.send(kGet);
+  expect_exactly(local, answer_with("/"));
+  first.close();
+  third.close();
+  ASSERT_TRUE(loop_.until([&] { return server_->connections() == 2; }));
+  Peer fourth = Peer::connect_to(endpoint);
+  ASSERT_TRUE(loop_.until([&] { return fourth.established(); }));
+  fourth.send(kGet);
+  expect_exactly(fourth, answer_with("/"));
+}
+
+TEST_F(Server, ABodyThatDribblesIsNotWaitedForForEver) {
+  HttpServer::Options options;
+  options.timeouts.client_body = 50ms;
+  options.limits.client_bytes_per_s = 1'000'000;
+  start(options);
+  for (const std::string_view framing : {"Content-Length: 1000000", "Transfer-Encoding: chunked"}) {
+    Peer peer = connect();
+    peer.send(fmt::format("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", framing));
+    EXPECT_TRUE(loop_.until([&] {
+      if (peer.read().got.empty()) peer.send("1\r\nx\r\n");
+      return peer.ended || peer.broken;
+    }));
+    EXPECT_TRUE(peer.got.starts_with("HTTP/1.1 408 ")) << peer.got;
+  }
+}
+
+TEST_F(Server, AReaderThatDribblesIsCut) {
+  HttpServer::Options options;
+  options.timeouts.client_write = 50ms;
+  options.limits.client_bytes_per_s = 1'000'000'000;
+  start(options);
+  Peer peer = connect_and_hold();
+  const std::string body(64 << 20, 'x');
+  handler_.held->respond(200, {}, body);
+  EXPECT_TRUE(loop_.until([&] {
+    peer.read(10'000);
+    return handler_.watch.gone;
+  }));
+}
+
+TEST_F(Server, AResetThatComesWithTheRequestIsNoticed) {
+  start();
+  handler_.hold = true;
+  Peer peer = connect();
+  peer.send(kGet);
+  peer.reset();
+  EXPECT_TRUE(loop_.until([&] { return handler_.held != nullptr; }));
+  EXPECT_TRUE(loop_.until([&] { return handler_.watch.gone; }));
+}
+
+TEST_F(Server, AClientThatLeavesWithItsReadAheadFullIsNoticed) {
+  start();
+  for (const bool reset : {false, true}) {
+    handler_.held = nullptr;
+    handler_.watch.gone = false;
+    Peer peer = connect_and_hold();
+    const std::string much(100'000, 'x');
+    for (std::size_t sent = 0; sent < much.size(); loop_.turn())
+      sent += peer.send_some(std::string_view(much).substr(sent));
+    loop_.settle();
+    EXPECT_FALSE(handler_.watch.gone);
+    reset ? peer.reset() : peer.close();
+    EXPECT_TRUE(loop_.until([&] { return handler_.watch.gone; })) << reset;
+  }
 }
 
 TEST_F(Server, DrainFinishesWhatIsUnderWayAndNothingElse) {

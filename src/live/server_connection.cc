@@ -22,10 +22,6 @@ constexpr std::size_t kHeadReadBytes = 16
                                        << 10;  // a long body is read into memory of its own, not copied there
 constexpr std::size_t kSmallBuffer = 4 << 10;  // larger ones are given back when empty
 constexpr std::size_t kPiecesMax = 512;        // below IOV_MAX with our own framing around
-// Chunk extensions and trailers have no size of their own and keep the connection's deadline moving: an
-// endless one is ended here. A chunk of one byte takes six.
-constexpr std::uint64_t kChunkOverheadMax = 64 << 10;
-constexpr std::uint64_t kChunkOverheadRatio = 16;
 
 }  // namespace
 
@@ -47,9 +43,13 @@ struct ServerConnection::Incoming {
   std::vector<std::string_view> pieces;
 };
 
-ServerConnection::ServerConnection(HttpServer& server, Transport transport, std::string peer)
-    : server_(server), transport_(std::move(transport)), peer_(std::move(peer)) {
-  deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_idle);
+ServerConnection::ServerConnection(HttpServer& server, Transport transport, const SocketAddress& peer)
+    : server_(server), transport_(std::move(transport)), peer_(peer.host()), source_(peer.source()) {
+  const TimeoutConfig& timeouts = server_.options_.timeouts;
+  if (transport_.tls()) phase_ = Phase::handshake;
+  deadline_ = deadline_after(server_.loop_.now(),
+                             transport_.tls() ? timeouts.client_handshake : timeouts.client_idle);
+  server_.add_idle(*this);
   watch_.start(
       server_.loop_, transport_.fd(),
       [](void* self, FdWatch::Ready ready) { static_cast<ServerConnection*>(self)->on_ready(ready); }, this);
@@ -66,18 +66,47 @@ std::optional<Buffer> ServerConnection::take_body() {
 
 // --- reading ---
 
+/// False: not through yet, or never.
+bool ServerConnection::shake_hands() {
+  if (!server_.may_shake_hands(*this)) return false;
+  const IoResult result = transport_.handshake();
+  if (result.state == IoResult::State::blocked) return false;
+  if (result.state != IoResult::State::ok) {
+    fail_handshake(transport_.last_error());
+    return false;
+  }
+  phase_ = Phase::head;
+  deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_idle);
+  return true;
+}
+
+void ServerConnection::fail_handshake(const std::string& reason) {
+  ++server_.handshake_failures_[reason];
+  if (!transport_.fall_back_to_plain()) return close();
+  refuse({400, "this port speaks TLS: use https:// instead of http://"});
+}
+
 void ServerConnection::on_ready(FdWatch::Ready ready) {
   if (phase_ == Phase::closed || broken_) return;
+  if (phase_ == Phase::handshake) {
+    if (!shake_hands()) return;
+    ready.read = true;  // its bytes may lie in the session
+  }
   if (ready.write && write_blocked_) {
     write_blocked_ = false;
     send({});
   }
-  if (!ready.read || phase_ == Phase::closed || broken_) return;
-  if (!input_ended_) {
-    read_available(ready.closed);
-  } else if (phase_ == Phase::answering && socket_error(transport_.fd()) != 0) {
-    lose_client();
-  }
+  // Over TLS, reading may have waited until it could write.
+  if ((!ready.read && !transport_.tls()) || phase_ == Phase::closed || broken_) return;
+  input_ended_ ? check_for_reset() : read_available(ready.closed);
+  if (!left_unread_ || phase_ != Phase::answering || broken_) return;
+  // The read-ahead is full: reading on would not tell that the client has gone.
+  check_for_reset();
+  if (ready.closed && phase_ == Phase::answering) probe_half_closed();
+}
+
+void ServerConnection::check_for_reset() {
+  if (phase_ == Phase::answering && !broken_ && socket_error(transport_.fd()) != 0) lose_client();
 }
 
 void ServerConnection::read_available(bool until_end) {
@@ -102,7 +131,7 @@ void ServerConnection::read_available(bool until_end) {
     if (reading_body) {
       incoming_->body.grow(result.bytes);
       incoming_->remaining -= result.bytes;
-      deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_body);
+      deadline_ = progress_deadline(result.bytes, server_.options_.timeouts.client_body);
       if (incoming_->remaining == 0) dispatch(incoming_->body.view());
     } else {
       take_bytes({to, result.bytes});
@@ -118,6 +147,7 @@ void ServerConnection::take_bytes(std::string_view bytes) {
   if (phase_ == Phase::lingering) return;
   if (phase_ == Phase::answering) {
     in_.append(bytes);
+    server_.check_soon(*this);
   } else if (in_.empty()) {
     const std::size_t used = parse(bytes);
     if (phase_ != Phase::closed) in_.append(bytes.substr(used));
@@ -151,6 +181,7 @@ std::size_t ServerConnection::take_head(std::string_view bytes) {
       return 2;  // RFC 9112 2.2: an empty line before the request line is ignored
     if (bytes == "\r") return 0;
     head_begun_ = true;
+    server_.remove_idle(*this);
     head_request_ = client_is_old_ = false;  // not yet known: a refusal must not follow the request before
     head_started_ = server_.loop_.now();
     deadline_ = deadline_after(head_started_, server_.options_.timeouts.client_header);
@@ -203,7 +234,8 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
     return used;
   }
   phase_ = Phase::body;
-  deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_body);
+  begin_moving();
+  deadline_ = progress_deadline(0, server_.options_.timeouts.client_body);
   incoming_ = std::make_unique<Incoming>();
   incoming_->head_bytes.append(head_bytes);
   incoming_->head = std::move(head);
@@ -220,7 +252,7 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
 
 std::size_t ServerConnection::continue_body(std::string_view bytes) {
   Incoming& incoming = *incoming_;
-  deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_body);
+  deadline_ = progress_deadline(bytes.size(), server_.options_.timeouts.client_body);
   if (incoming.head.framing == BodyFraming::length) {
     const std::size_t used = std::min<std::uint64_t>(bytes.size(), incoming.remaining);
     incoming.body.append(bytes.substr(0, used));
@@ -260,9 +292,36 @@ void ServerConnection::dispatch(std::string_view body) {
   server_.handler_.on_request(*this);
   body_ = {};
   incoming_.reset();
+  if (phase_ == Phase::answering) server_.check_soon(*this);
+}
+
+void ServerConnection::begin_moving() {
+  moving_since_ = server_.loop_.now();
+  moved_bytes_ = 0;
+}
+
+/// `bytes` have moved. The next must within `silence`, and all together must not be too slow: a byte now and
+/// then would hold the connection for ever.
+Instant ServerConnection::progress_deadline(std::size_t bytes, Duration silence) {
+  moved_bytes_ += bytes;
+  const Instant deadline = deadline_after(server_.loop_.now(), silence);
+  const std::uint32_t rate = server_.options_.limits.client_bytes_per_s;
+  if (rate == 0 || silence == Duration(0)) return deadline;
+  return std::min(deadline, moving_since_ + silence + from_seconds(static_cast<double>(moved_bytes_) / rate));
+}
+
+/// For a connection that has just come.
+void ServerConnection::turn_away(int status, std::string_view message) {
+  server_.remove_idle(*this);
+  turned_away_ = true;
+  keep_alive_ = false;
+  phase_ = Phase::answering;
+  const HeaderField fields[] = {{"Content-Type", "application/json"}, {"Retry-After", "1"}};
+  respond(status, fields, api_error_body(status, message));
 }
 
 void ServerConnection::refuse(const HeadError& error) {
+  server_.remove_idle(*this);
   server_.handler_.on_bad_request(error.status);
   phase_ = Phase::answering;
   keep_alive_ = false;
@@ -274,6 +333,7 @@ void ServerConnection::refuse(const HeadError& error) {
 void ServerConnection::on_end_of_input() {
   input_ended_ = true;
   switch (phase_) {
+    case Phase::handshake:
     case Phase::head:
     case Phase::lingering:
       return close();
@@ -405,9 +465,9 @@ void ServerConnection::send(std::span<const iovec> pieces) {
       out_.consume(out_sent_);
       out_sent_ = 0;
     }
-    if (result.bytes > 0 || !was_waiting) {
-      deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_write);
-    }
+    if (!was_waiting) begin_moving();
+    if (result.bytes > 0 || !was_waiting)
+      deadline_ = progress_deadline(result.bytes, server_.options_.timeouts.client_write);
     return;
   }
   out_.clear();
@@ -442,6 +502,7 @@ void ServerConnection::end_answer() {
   if (!keep_alive_ || server_.draining_) return linger();
   phase_ = Phase::head;
   deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_idle);
+  server_.add_idle(*this);
   if (!in_.empty() || input_ended_ || left_unread_) resume_later();
 }
 
@@ -472,6 +533,7 @@ void ServerConnection::lose_client() {
 
 void ServerConnection::close() {
   if (phase_ == Phase::closed) return;
+  server_.remove_idle(*this);
   phase_ = Phase::closed;
   watch_.stop();
   transport_.close();
@@ -481,6 +543,8 @@ void ServerConnection::close() {
 void ServerConnection::expire(Instant now) {
   if (now < deadline_ || phase_ == Phase::closed) return;
   switch (phase_) {
+    case Phase::handshake:
+      return fail_handshake("timeout");
     case Phase::head:
       if (!head_begun_) return close();
       return refuse({408, "the request head did not arrive in time"});

@@ -41,7 +41,7 @@ class ServerConnection {
   std::string_view body() const { return body_; }
   /// Hands the body's memory over, if it has memory of its own (a large one): saves the caller a copy.
   std::optional<Buffer> take_body();
-  const std::string& peer() const { return peer_; }       // IP address of the client
+  const std::string& peer() const { return peer_; }       // IP address of the client, or "unix"
   Instant head_started() const { return head_started_; }  // first byte of the request
 
   void observe(AnswerObserver* observer) { observer_ = observer; }
@@ -68,11 +68,13 @@ class ServerConnection {
 
  private:
   friend class HttpServer;
-  enum class Phase : std::uint8_t { head, body, answering, lingering, closed };
+  enum class Phase : std::uint8_t { handshake, head, body, answering, lingering, closed };
   struct Incoming;  // a request of which a part is still missing
 
-  ServerConnection(HttpServer& server, Transport transport, std::string peer);
+  ServerConnection(HttpServer& server, Transport transport, const SocketAddress& peer);
   void on_ready(FdWatch::Ready ready);
+  bool shake_hands();
+  void fail_handshake(const std::string& reason);
   void read_available(bool until_end);
   void take_bytes(std::string_view bytes);
   std::size_t parse(std::string_view bytes);
@@ -83,10 +85,14 @@ class ServerConnection {
   std::size_t continue_body(std::string_view bytes);
   void dispatch(std::string_view body);
   void refuse(const HeadError& error);
+  void turn_away(int status, std::string_view message);
   void on_end_of_input();
   void probe_half_closed();
   void send(std::span<const iovec> pieces);
   void end_answer();
+  void begin_moving();
+  Instant progress_deadline(std::size_t bytes, Duration silence);
+  void check_for_reset();
   void linger();
   void resume_later();
   void lose_client();
@@ -97,7 +103,10 @@ class ServerConnection {
   Transport transport_;
   FdWatch watch_;
   std::string peer_;
-  std::size_t index_ = 0;  // in the server's table
+  std::uint64_t source_;                     // see SocketAddress::source
+  std::size_t index_ = 0;                    // in the server's table
+  ServerConnection* idle_before_ = nullptr;  // in the server's list, while idle_
+  ServerConnection* idle_after_ = nullptr;
   Phase phase_ = Phase::head;
   BodyFraming answer_framing_ = BodyFraming::none;
   bool answer_started_ = false;
@@ -108,10 +117,17 @@ class ServerConnection {
   bool input_ended_ = false;  // the client sends no more (perhaps it is gone)
   bool left_unread_ = false;  // the socket may hold bytes that no edge will announce
   bool write_blocked_ = false;
-  bool answer_ended_ = false;  // ... but perhaps not all sent yet
-  bool broken_ = false;        // a write failed: the client is gone, which is said at the end of the turn
+  bool answer_ended_ = false;      // ... but perhaps not all sent yet
+  bool idle_ = false;              // without a request, not even the beginning of one
+  bool turned_away_ = false;       // there was no room for it
+  bool awaits_handshake_ = false;  // its turn for one
+  bool unsure_ = false;            // the server will look whether a reset has come unseen
+  bool broken_ = false;            // a write failed: the client is gone, which is said at the end of the turn
   Instant head_started_;
-  Instant deadline_;  // of the current phase
+  Instant idle_since_;
+  Instant deadline_;      // of the current phase
+  Instant moving_since_;  // the body, or the answer that waits
+  std::uint64_t moved_bytes_ = 0;
   std::string_view body_;
   AnswerObserver* observer_ = nullptr;
   Buffer in_;                // bytes not parsed yet

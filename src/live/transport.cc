@@ -9,9 +9,13 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -28,13 +32,33 @@ Transport& Transport::operator=(Transport&& other) noexcept {
   return *this;
 }
 
-Result<void> Transport::start_tls(SSL_CTX& context, const std::string& host, bool verify) {
+Result<void> Transport::new_session(SSL_CTX& context) {
   ssl_.reset(SSL_new(&context));
-  if (!ssl_) return fail(ErrorCode::io, "out of memory for a TLS session");
-  SSL_set_fd(ssl_.get(), fd_);
+  if (!ssl_ || SSL_set_fd(ssl_.get(), fd_) != 1)
+    return fail(ErrorCode::io, "out of memory for a TLS session");
+  return {};
+}
+
+Result<void> Transport::accept_tls(SSL_CTX& context) {
+  auto begun = new_session(context);
+  if (begun) SSL_set_accept_state(ssl_.get());
+  return begun;
+}
+
+IoResult Transport::handshake() {
+  ERR_clear_error();
+  const int result = SSL_do_handshake(ssl_.get());
+  return result == 1 ? IoResult{} : tls_result(result);
+}
+
+bool Transport::fall_back_to_plain() {
+  if (plain_http_) ssl_.reset();
+  return plain_http_;
+}
+
+Result<void> Transport::start_tls(SSL_CTX& context, const std::string& host, bool verify) {
+  if (auto begun = new_session(context); !begun) return begun;
   SSL_set_connect_state(ssl_.get());
-  SSL_set_mode(ssl_.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                               SSL_MODE_RELEASE_BUFFERS);
   in6_addr ignored{};
   const bool is_address =
       inet_pton(AF_INET, host.c_str(), &ignored) == 1 || inet_pton(AF_INET6, host.c_str(), &ignored) == 1;
@@ -66,26 +90,7 @@ IoResult Transport::read(char* to, std::size_t bytes) {
 }
 
 IoResult Transport::write(std::span<const iovec> pieces) {
-  if (ssl_) {
-    std::size_t total = 0;
-    for (const iovec& piece : pieces) {
-      std::size_t done = 0;
-      while (done < piece.iov_len) {
-        ERR_clear_error();
-        const int put = SSL_write(ssl_.get(), static_cast<const char*>(piece.iov_base) + done,
-                                  static_cast<int>(std::min<std::size_t>(piece.iov_len - done, 1 << 30)));
-        if (put <= 0) {
-          const IoResult result = tls_result(put);
-          if (total + done > 0 && result.state == IoResult::State::blocked)
-            return {IoResult::State::ok, total + done};
-          return result;
-        }
-        done += static_cast<std::size_t>(put);
-      }
-      total += done;
-    }
-    return {IoResult::State::ok, total};
-  }
+  if (ssl_) return write_tls(pieces);
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(pieces.data());
   message.msg_iovlen = pieces.size();
@@ -95,6 +100,40 @@ IoResult Transport::write(std::span<const iovec> pieces) {
   if (errno == EAGAIN || errno == EINTR) return {IoResult::State::blocked, 0};
   error_ = errno;
   return {IoResult::State::failed, 0};
+}
+
+/// Small pieces share a record and a system call. What was tried and did not fit must be tried again first:
+/// the callers keep the order.
+IoResult Transport::write_tls(std::span<const iovec> pieces) {
+  constexpr std::size_t kRecordBytes = 16 << 10;
+  static thread_local std::array<char, kRecordBytes> record;
+  std::size_t total = 0;
+  std::size_t filled = 0;
+  std::size_t offset = 0;  // in the first of `pieces`
+  while (true) {
+    while (!pieces.empty() && filled < kRecordBytes) {
+      const iovec& piece = pieces.front();
+      const std::size_t part = std::min(piece.iov_len - offset, kRecordBytes - filled);
+      if (part != 0)
+        std::memcpy(record.data() + filled, static_cast<const char*>(piece.iov_base) + offset, part);
+      filled += part;
+      offset += part;
+      if (offset < piece.iov_len) break;
+      pieces = pieces.subspan(1);
+      offset = 0;
+    }
+    if (filled == 0) return {IoResult::State::ok, total};
+    ERR_clear_error();
+    const int put = SSL_write(ssl_.get(), record.data(), static_cast<int>(filled));
+    if (put <= 0) {
+      const IoResult result = tls_result(put);
+      const bool some = total > 0 && result.state == IoResult::State::blocked;
+      return some ? IoResult{IoResult::State::ok, total} : result;
+    }
+    total += static_cast<std::size_t>(put);
+    filled -= static_cast<std::size_t>(put);
+    if (filled != 0) std::memmove(record.data(), record.data() + put, filled);
+  }
 }
 
 IoResult Transport::tls_result(int returned) {
@@ -108,6 +147,7 @@ IoResult Transport::tls_result(int returned) {
       error_ = errno;
       break;
     default: {
+      plain_http_ = ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST;
       // Name the certificate problem: "certificate verify failed" alone sends people searching.
       const long verified = SSL_get_verify_result(ssl_.get());
       const char* reason = verified == X509_V_OK ? ERR_reason_error_string(ERR_get_error())
@@ -136,7 +176,17 @@ std::string Transport::last_error() const {
 
 namespace {
 
+SocketAddress unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  HENG_ASSERT(path.size() < sizeof address.sun_path);
+  path.copy(address.sun_path, path.size());
+  const char* bytes = reinterpret_cast<const char*>(&address);
+  return {std::vector<char>(bytes, bytes + offsetof(sockaddr_un, sun_path) + path.size() + 1)};
+}
+
 Result<SocketAddress> look_up(const Endpoint& endpoint, int flags) {
+  if (endpoint.is_unix()) return unix_address(endpoint.host);
   addrinfo hints{};
   hints.ai_flags = flags | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_STREAM;
@@ -162,6 +212,10 @@ std::string SocketAddress::host() const {
   char text[INET6_ADDRSTRLEN] = "";
   const sockaddr* address = as_sockaddr(*this);
   if (bytes.empty()) return "";
+  if (is_unix()) {
+    constexpr std::size_t kPathAt = offsetof(sockaddr_un, sun_path);
+    return bytes.size() > kPathAt && bytes[kPathAt] != 0 ? std::string(&bytes[kPathAt]) : "unix";
+  }
   if (address->sa_family == AF_INET6) {
     inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr, text, sizeof text);
   } else {
@@ -171,13 +225,35 @@ std::string SocketAddress::host() const {
 }
 
 std::uint16_t SocketAddress::port() const {
-  if (bytes.empty()) return 0;
+  if (bytes.empty() || is_unix()) return 0;
   const sockaddr* address = as_sockaddr(*this);
   return ntohs(address->sa_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6*>(address)->sin6_port
                                               : reinterpret_cast<const sockaddr_in*>(address)->sin_port);
 }
 
+bool SocketAddress::is_unix() const { return !bytes.empty() && as_sockaddr(*this)->sa_family == AF_UNIX; }
+
+std::uint64_t SocketAddress::source() const {
+  if (bytes.empty() || is_unix()) return 0;
+  std::uint32_t four = 0;
+  if (as_sockaddr(*this)->sa_family == AF_INET6) {
+    const in6_addr& six = reinterpret_cast<const sockaddr_in6*>(as_sockaddr(*this))->sin6_addr;
+    if (IN6_IS_ADDR_LOOPBACK(&six)) return 0;
+    if (!IN6_IS_ADDR_V4MAPPED(&six)) {
+      std::uint64_t network = 0;
+      std::memcpy(&network, &six, sizeof network);
+      return network;
+    }
+    std::memcpy(&four, &six.s6_addr[12], sizeof four);
+  } else {
+    four = reinterpret_cast<const sockaddr_in*>(as_sockaddr(*this))->sin_addr.s_addr;
+  }
+  const bool loopback = ntohl(four) >> 24 == 127;
+  return loopback ? 0 : four;
+}
+
 std::string SocketAddress::text() const {
+  if (is_unix()) return "unix:" + host();
   const std::string name = host();
   return name.find(':') == std::string::npos ? fmt::format("{}:{}", name, port())
                                              : fmt::format("[{}]:{}", name, port());
@@ -193,8 +269,15 @@ Result<int> new_socket(const SocketAddress& address) {
   const int fd = ::socket(as_sockaddr(address)->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return fail(ErrorCode::io, fmt::format("socket: {}", std::strerror(errno)));
   const int on = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (!address.is_unix()) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return fd;
+}
+
+void remove_if_left_over(const SocketAddress& address) {
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int tried = ::connect(fd, as_sockaddr(address), static_cast<socklen_t>(address.bytes.size()));
+  if (tried != 0 && errno == ECONNREFUSED) ::unlink(address.host().c_str());
+  ::close(fd);
 }
 
 }  // namespace
@@ -204,11 +287,15 @@ Result<int> tcp_listen(const SocketAddress& address) {
   if (!fd) return fd;
   const int on = 1;
   ::setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (address.is_unix()) {
+    remove_if_left_over(address);
+    ::fchmod(*fd, S_IRUSR | S_IWUSR);  // before bind: the file never has other permissions
+  }
   if (::bind(*fd, as_sockaddr(address), static_cast<socklen_t>(address.bytes.size())) != 0 ||
       ::listen(*fd, SOMAXCONN) != 0) {
     const int error = errno;
     ::close(*fd);
-    const char* hint = error == EADDRINUSE ? " (is another program, or another heng, using this port?)" : "";
+    const char* hint = error == EADDRINUSE ? " (is another program, or another heng, using it?)" : "";
     return fail(ErrorCode::io,
                 fmt::format("cannot listen on {}: {}{}", address.text(), std::strerror(error), hint));
   }
@@ -240,7 +327,7 @@ int tcp_accept(int listener, SocketAddress* peer) {
       ::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return -1;
   const int on = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (storage.ss_family != AF_UNIX) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   const char* bytes = reinterpret_cast<const char*>(&storage);
   if (peer != nullptr) peer->bytes.assign(bytes, bytes + size);
   return fd;

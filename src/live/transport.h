@@ -1,4 +1,4 @@
-// One byte stream to a peer: a non-blocking TCP socket, with or without TLS.
+// One byte stream to a peer: a non-blocking TCP or Unix socket, with or without TLS.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -32,9 +32,15 @@ class Transport {
   Transport(Transport&& other) noexcept { *this = std::move(other); }
   Transport& operator=(Transport&& other) noexcept;
 
-  /// TLS as a client; the handshake runs inside the first reads and writes. `host` is checked against the
-  /// certificate.
+  /// TLS as a client, with handshake() to follow. `host` is checked against the certificate.
   Result<void> start_tls(SSL_CTX& context, const std::string& host, bool verify);
+  /// TLS as a server, with handshake() to follow. Fails if memory does.
+  Result<void> accept_tls(SSL_CTX& context);
+  /// As far as the peer's bytes allow; `ok` when it is over. Before that there is nothing to read or write.
+  IoResult handshake();
+  bool handshaking() const { return ssl_ && SSL_is_init_finished(ssl_.get()) == 0; }
+  /// The handshake has failed since the peer speaks HTTP without TLS: the socket is given back to that.
+  bool fall_back_to_plain();
 
   /// Up to `bytes`; one system call (without TLS).
   IoResult read(char* to, std::size_t bytes);
@@ -52,10 +58,13 @@ class Transport {
   struct FreeSsl {
     void operator()(SSL* ssl) const { SSL_free(ssl); }
   };
+  Result<void> new_session(SSL_CTX& context);
+  IoResult write_tls(std::span<const iovec> pieces);
   IoResult tls_result(int returned);
 
   int fd_ = -1;
   int error_ = 0;
+  bool plain_http_ = false;  // is what the peer speaks instead of TLS
   std::string tls_error_;
   std::unique_ptr<SSL, FreeSsl> ssl_;
 };
@@ -63,9 +72,12 @@ class Transport {
 /// A resolved peer or local address.
 struct SocketAddress {
   std::vector<char> bytes;   // sockaddr
-  std::string text() const;  // "127.0.0.1:80" or "[::1]:80"
-  std::string host() const;
+  std::string text() const;  // "127.0.0.1:80", "[::1]:80" or "unix:/path"
+  std::string host() const;  // of a Unix socket its path, "unix" where it has none
   std::uint16_t port() const;
+  bool is_unix() const;
+  /// The same for all addresses of one machine: IPv4 whole, of IPv6 the network; 0 for loopback and Unix.
+  std::uint64_t source() const;
 };
 
 /// Numeric addresses only; anything else fails and wants Resolver.
@@ -73,7 +85,8 @@ Result<SocketAddress> numeric_address(const Endpoint& endpoint);
 /// Blocking look-up through the system's resolver, for start-up.
 Result<SocketAddress> resolve_address(const Endpoint& endpoint);
 
-/// Non-blocking, close-on-exec, no delay. Listening: with address reuse.
+/// Non-blocking, close-on-exec, no delay. Listening: with address reuse; a Unix socket is its owner's only,
+/// and one left over by a program that is gone is replaced.
 Result<int> tcp_listen(const SocketAddress& address);
 Result<int> tcp_connect(const SocketAddress& address);
 /// Whether the handshake that tcp_connect began has succeeded.
