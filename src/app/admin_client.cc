@@ -180,6 +180,18 @@ int reload(const AdminOptions& options) {
   return kExitOk;
 }
 
+int hand_over(const AdminOptions& options) {
+  const Result<AdminReply> reply = ask_admin(options, "/api/v1/handover", "POST");
+  if (!reply) {
+    fmt::print(stderr, "heng: {}\n", reply.error().message);
+    return kExitUnreachable;
+  }
+  if (reply->status != 200) return report_refusal(*reply);
+  dom::parser parser;
+  fmt::print("handed over to process {}\n", std::uint64_t(parser.parse(reply->body)["pid"]));
+  return kExitOk;
+}
+
 }  // namespace
 
 Result<AdminReply> ask_admin(const AdminOptions& options, const std::string& path, const std::string& method,
@@ -292,6 +304,10 @@ void AdminCommands::add_to(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("reload", "Let a running gateway read its configuration file again");
   add_admin_address(*command, options_);
   command->callback([this, &exit_code] { exit_code = reload(options_); });
+  CLI::App* handover = app.add_subcommand(
+      "handover", "Let a running gateway start its program anew and hand its clients over, losing none");
+  add_admin_address(*handover, options_);
+  handover->callback([this, &exit_code] { exit_code = hand_over(options_); });
 }
 
 }  // namespace heng

@@ -101,10 +101,14 @@ int main(int argc, char** argv) {
   int exit_code = kExitOk;
 
   FileOptions serve_options;
-  CLI::App* serve_command =
-      app.add_subcommand("serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration");
+  CLI::App* serve_command = app.add_subcommand(
+      "serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration, SIGUSR2 hands over");
   serve_options.add_to(*serve_command);
-  serve_command->callback([&] { exit_code = serve_options.with_overrides(serve); });
+  serve_command->callback([&] {
+    exit_code = serve_options.with_overrides([&](const std::string& path, const ConfigOverrides& overrides) {
+      return serve(path, overrides, {argv, argv + argc});
+    });
+  });
 
   FileOptions check_options;
   CLI::App* check_command =

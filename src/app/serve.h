@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 
@@ -16,6 +17,6 @@ int check_configuration(const std::string& path, const ConfigOverrides& override
 
 /// Runs until SIGTERM or SIGINT has drained it (a second one ends it at once). SIGHUP reloads. Returns an
 /// ExitCode.
-int serve(const std::string& path, const ConfigOverrides& overrides);
+int serve(const std::string& path, const ConfigOverrides& overrides, std::vector<std::string> command);
 
 }  // namespace heng

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <utility>
 
@@ -41,7 +42,7 @@ class Buffer {
   void reserve(std::size_t capacity) {
     if (capacity <= capacity_) return;
     char* grown = static_cast<char*>(std::realloc(bytes_.get(), capacity + kPadding));
-    HENG_ASSERT(grown != nullptr);
+    if (grown == nullptr) out_of_memory();
     static_cast<void>(bytes_.release());
     bytes_.reset(grown);
     held_bytes_ += capacity - capacity_;
@@ -73,6 +74,11 @@ class Buffer {
   }
 
  private:
+  [[noreturn]] static void out_of_memory() {
+    if (const std::new_handler last_words = std::get_new_handler()) last_words();
+    assertion_failed("memory", __FILE__, __LINE__);
+  }
+
   static inline thread_local std::uint64_t held_bytes_ = 0;
   struct Free {
     void operator()(char* bytes) const { std::free(bytes); }

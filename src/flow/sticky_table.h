@@ -40,6 +40,14 @@ class StickyTable {
     *victim = {key, value, now};
   }
 
+  /// `visit(key, value)` for all, in no order.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    for (const Entry& entry : entries_) {
+      if (entry.key != 0) visit(entry.key, entry.value);
+    }
+  }
+
  private:
   static constexpr std::size_t kWays = 4;
   struct Entry {

@@ -17,7 +17,8 @@ namespace {
 constexpr std::string_view kIndex =
     R"({"heng":{"read":["/healthz","/readyz","/metrics","/api/v1/info","/api/v1/pools",)"
     R"("/api/v1/workers","/api/v1/weights","/api/v1/policies"],)"
-    R"("change":["POST /balance","POST /api/v1/reload","POST /api/v1/pools/{model}/workers",)"
+    R"("change":["POST /balance","POST /api/v1/reload","POST /api/v1/handover",)"
+    R"("POST /api/v1/pools/{model}/workers",)"
     R"("PATCH, DELETE /api/v1/pools/{model}/workers/{name}",)"
     R"("POST /api/v1/pools/{model}/workers/{name}/drain",)"
     R"("POST /api/v1/pools/{model}/workers/{name}/ready"]}})";
@@ -32,22 +33,28 @@ bool is_local_name(std::string_view host) {
 
 }  // namespace
 
-AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload)
+AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload, AdminHandover::Start hand_over)
     : gateway_(gateway),
       reload_(std::move(reload)),
+      handover_(std::move(hand_over)),
       failed_logins_(gateway.secret_seed()),
       workers_(gateway),
       server_(gateway.loop(), *this, {gateway.config().timeouts, gateway.config().limits}) {}
 
+/// Whatever the API's clients take of the machine, this is left: few connections, small bodies.
 void AdminApi::apply_config() {
   const Config& config = gateway_.config();
-  server_.set_options({config.timeouts, config.limits});
+  HttpServer::Options options{config.timeouts, config.limits};
+  options.limits.connections = 16;
+  options.limits.body_bytes = 1 << 20;
+  options.limits.buffered_bytes = 0;
+  server_.set_options(options);
   server_.set_tls(config.tls.admin ? gateway_.tls() : nullptr);
 }
 
-Result<void> AdminApi::start(const Endpoint& endpoint) {
+Result<void> AdminApi::start(const Endpoint& endpoint, InheritedSockets* inherited) {
   apply_config();
-  if (const auto listening = server_.listen(endpoint); !listening) return listening;
+  if (const auto listening = server_.listen(endpoint, inherited); !listening) return listening;
   loopback_ = is_loopback(server_.endpoint().host);
   return {};
 }
@@ -110,6 +117,11 @@ std::optional<AdminAnswer> AdminApi::answer(ServerConnection& connection) {
                             : AdminAnswer{503, R"({"status":"no worker available"})"};
   }
   if (!reading) {
+    if (path == "/api/v1/handover" && head.method == "POST") {
+      handover_.answer(connection);
+      return std::nullopt;
+    }
+    if (held_) return admin_error(409, "a hand-over is under way; try again when it is over", "handover");
     if (path.starts_with(AdminWorkers::kPathStart))
       return workers_.answer(connection, head.method, path, query);
     if (head.method != "POST") return admin_error(405, "changes are made with POST");

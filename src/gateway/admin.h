@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "gateway/admin_handover.h"
 #include "gateway/admin_workers.h"
 #include "gateway/gateway.h"
 #include "live/http_server.h"
@@ -16,14 +17,21 @@ namespace heng {
 /// wants the token.
 class AdminApi final : public RequestHandler {
  public:
-  /// `reload` re-reads the configuration file; null where there is none to re-read.
-  AdminApi(Gateway& gateway, std::function<Result<void>()> reload);
+  /// `reload` re-reads the configuration file; null where there is none to re-read, as is `hand_over` where
+  /// no other process can take over.
+  AdminApi(Gateway& gateway, std::function<Result<void>()> reload, AdminHandover::Start hand_over = nullptr);
 
-  Result<void> start(const Endpoint& endpoint);
   /// The token while none is configured; "" = no changes then.
   void set_own_token(std::string token) { own_token_ = std::move(token); }
   /// After a reload of the gateway: limits, time-outs and TLS for connections to come.
   void apply_config();
+  /// Fails if the port cannot be had.
+  Result<void> start(const Endpoint& endpoint, InheritedSockets* inherited = nullptr);
+  int listener() const { return server_.listener(); }
+  /// While a successor starts with what was known before: no changes.
+  void hold_changes(bool held) { held_ = held; }
+  /// See Gateway::retire.
+  void retire() { server_.retire(); }
   Endpoint endpoint() const { return server_.endpoint(); }
   void drain() { server_.drain(); }
 
@@ -41,10 +49,12 @@ class AdminApi final : public RequestHandler {
 
   Gateway& gateway_;
   std::function<Result<void>()> reload_;
+  AdminHandover handover_;
   std::string own_token_;
   FailedLogins failed_logins_;
   AdminWorkers workers_;
   bool loopback_ = true;
+  bool held_ = false;
   HttpServer server_;
 };
 

@@ -402,6 +402,11 @@ void Exchange::on_failed(Attempt& attempt, const ExchangeFailure& failure) {
   if (failure.cause == Outcome::refused) attempt.worker().origin().drop_idle();
   if (answering_) return break_off(failure);
   if (other_active(attempt) != nullptr) return attempt.end(failure.cause, {}, now);
+  if (failure.cause == Outcome::canceled) {  // no other worker would fare better
+    attempt.end(failure.cause, {}, now);
+    return refuse(
+        {503, "the gateway is short of connections to workers; try again", {}, "gateway_exhausted", 1s});
+  }
   // An attempt that never reached the worker costs nothing to repeat.
   if (may_try_again(attempt, failure.request_sent ? failure.cause : Outcome::refused))
     return try_again(attempt, failure.cause);

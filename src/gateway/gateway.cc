@@ -76,6 +76,15 @@ Gateway::Gateway(Loop& loop, Config config)
 Gateway::~Gateway() = default;
 
 Result<void> Gateway::start() {
+  if (const auto prepared = prepare(); !prepared) return prepared;
+  return listen();
+}
+
+Result<void> Gateway::listen(InheritedSockets* inherited) {
+  return server_.listen(config_.listen, inherited);
+}
+
+Result<void> Gateway::prepare() {
   if (!config_.access_log.empty()) {
     auto writer = LineWriter::open(loop_, config_.access_log);
     if (!writer) return std::unexpected(writer.error());
@@ -84,7 +93,6 @@ Result<void> Gateway::start() {
   resolver_.set_server(config_.dns_server);
   if (const auto loaded = load_tls(config_); !loaded) return loaded;
   build_pools();
-  if (const auto listening = server_.listen(config_.listen); !listening) return listening;
   tick();
   serving_ = true;
   tick_timer_.every(kTick);
@@ -233,6 +241,15 @@ std::uint64_t Gateway::discovered_version() const {
 
 bool Gateway::discovering() const {
   return std::ranges::any_of(workers_, [](const auto& entry) { return entry.second->models_awaited(); });
+}
+
+bool Gateway::settled() const {
+  const auto unknown = [this](const auto& entry) {
+    return config_.health.active && entry.second->health().state() == HealthState::unknown;
+  };
+  const auto empty = [](const PoolConfig& pool) { return pool.discover.used() && pool.workers.empty(); };
+  return !discovering() && std::ranges::none_of(roster_.pools(), empty) &&
+         std::ranges::none_of(workers_, unknown);
 }
 
 void Gateway::tick() {
@@ -414,6 +431,8 @@ std::string Gateway::metrics_page() {
     metrics_.gauge("heng_tls_certificate_expires_seconds", "When clients' certificate ends, since 1970", {})
         .set(static_cast<double>(tls_.expires_s));
   }
+  metrics_.gauge("heng_buffered_bytes", "Request bodies and waiting answers in memory", {})
+      .set(static_cast<double>(Buffer::held_bytes()));
   metrics_.gauge("heng_uptime_seconds", "Time since start", {}).set(uptime_s());
   metrics_
       .counter("heng_access_log_dropped_total", "Access log lines lost to a disk too slow, full or broken",

@@ -43,13 +43,30 @@ class Gateway final : public RequestHandler {
   Gateway(const Gateway&) = delete;
   Gateway& operator=(const Gateway&) = delete;
 
-  /// Opens the API's port. Fails if that cannot be had, or the access log cannot be written.
+  /// prepare() and listen().
   Result<void> start();
+  /// Begins to probe the workers. Fails if the access log cannot be written.
+  Result<void> prepare();
+  /// Opens the API's port, or takes the socket of it that is there already. Fails if it cannot be had.
+  Result<void> listen(InheritedSockets* inherited = nullptr);
+  /// Every worker has been heard of or given up: what follows would be no wiser for waiting.
+  bool settled() const;
   /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot
   /// change while running: that fails, and nothing is changed.
   Result<void> reload(Config config);
   /// Stops accepting; `idle()` turns true when the last request has ended.
   void drain();
+  /// A successor accepts from here on. Nothing is closed: each connection gets its next answer with a word to
+  /// come again, and idle ones keep their usual time.
+  void retire() { server_.retire(); }
+  /// Of the API; -1 if there is none.
+  int listener() const { return server_.listener(); }
+  /// What a successor should know: changes made at run time, and where sessions and stored resources live.
+  std::string handover_state() const;
+  /// Its counterpart: before prepare() the changes, which must not be lost; before listen() the memory, of
+  /// which what cannot be understood is left.
+  Result<void> take_changes(std::string_view state);
+  void take_memory(std::string_view state);
   bool idle() const { return totals_.in_flight == 0 && server_.connections() == 0; }
 
   /// What the API's clients are met with; null = without TLS.

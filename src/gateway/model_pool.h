@@ -107,6 +107,7 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
   Pool& pool() { return pool_; }
   const Pool& pool() const { return pool_; }
   StickyTable& sessions() { return sessions_; }
+  const StickyTable& sessions() const { return sessions_; }
   const std::deque<WeightSample>& history() const { return history_; }
   Histogram& duration() { return duration_; }
   Counter& retries() { return retries_; }

@@ -67,7 +67,10 @@ void ClientConnection::connect() {
     const Result<void> admitted = origin_.options_.admit ? origin_.options_.admit(*address) : Result<void>();
     if (!admitted) return fail_exchange(Outcome::refused, admitted.error().message);
     const Result<int> fd = tcp_connect(*address);
-    if (!fd) return fail_exchange(Outcome::refused, fd.error().message);
+    if (!fd) {
+      const bool our_own = fd.error().code == ErrorCode::unavailable;
+      return fail_exchange(our_own ? Outcome::canceled : Outcome::refused, fd.error().message);
+    }
     transport_ = Transport(*fd);
     if (origin_.options_.tls) {
       if (!origin_.tls_) return fail_exchange(Outcome::refused, "its TLS files could not be loaded");

@@ -19,9 +19,9 @@
 namespace heng {
 
 struct ExchangeFailure {
-  Outcome cause = Outcome::reset;
-  bool request_sent = false;  // some byte of the request may have reached the server
-  std::string message;        // for people
+  Outcome cause = Outcome::reset;  // `canceled`: for want of descriptors or ports, which is our own trouble
+  bool request_sent = false;       // some byte of the request may have reached the server
+  std::string message;             // for people
 };
 
 /// Receives one answer. Exactly one of `on_response_body(..., true)` and `on_response_failed` is the last

@@ -1,6 +1,8 @@
 // Listening, accepting, sweeping over time limits.
 #include "live/http_server.h"
 
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +21,9 @@ constexpr std::string_view kCrowdedAnswer =
     "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 constexpr Duration kIdleMin = 1s;  // who has just come may be about to send
 constexpr Duration kResetCheck = 20ms;
+constexpr Duration kToldEvery = 10s;
+
+int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 }  // namespace
 
@@ -39,6 +44,7 @@ HttpServer::~HttpServer() {
     connection->phase_ = ServerConnection::Phase::closed;
   }
   close_listener();
+  if (spare_ >= 0) ::close(spare_);
 }
 
 void HttpServer::close_listener() {
@@ -52,13 +58,17 @@ void HttpServer::set_options(const Options& options) {
   head_limits_ = {options.limits.head_bytes, options.limits.header_count, options.limits.target_bytes};
 }
 
-Result<void> HttpServer::listen(const Endpoint& endpoint) {
+Result<void> HttpServer::listen(const Endpoint& endpoint, InheritedSockets* inherited) {
   const Result<SocketAddress> address = resolve_address(endpoint);
   if (!address) return std::unexpected(address.error());
-  const Result<int> fd = tcp_listen(*address);
-  if (!fd) return std::unexpected(fd.error());
+  Result<int> fd = inherited != nullptr ? inherited->take(*address) : -1;
+  if (*fd < 0) {
+    fd = tcp_listen(*address);
+    if (!fd) return std::unexpected(fd.error());
+    if (endpoint.is_unix()) unix_path_ = endpoint.host;
+  }
   listener_ = Transport(*fd);
-  if (endpoint.is_unix()) unix_path_ = endpoint.host;
+  spare_ = open_spare();
   watch_.start(
       loop_, *fd, [](void* self, FdWatch::Ready) { static_cast<HttpServer*>(self)->accept_waiting(); }, this);
   return {};
@@ -75,9 +85,10 @@ void HttpServer::accept_waiting() {
     if (listener_.fd() < 0) return;
     const int fd = tcp_accept(listener_.fd(), &peer);
     if (fd < 0) {
-      // Out of descriptors: the edge is used up, so look again soon instead of spinning.
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-        accept_timer_.once(100ms);
+      const bool none_left = errno == EMFILE || errno == ENFILE;
+      if (none_left && refuse_with_spare()) continue;
+      // The edge is used up, so look again soon instead of spinning.
+      if (none_left || errno == ENOBUFS || errno == ENOMEM) accept_timer_.once(100ms);
       if (errno == ECONNABORTED || errno == EINTR) continue;
       return;
     }
@@ -112,6 +123,34 @@ void HttpServer::take(Transport transport, const SocketAddress& peer) {
   ++turned_away_now_;
   if (crowded) return connection->turn_away(429, "too many connections from this address");
   connection->turn_away(503, "too many connections");
+}
+
+/// Out of descriptors: whoever waits to be accepted is told so, with the one that was kept for that.
+bool HttpServer::refuse_with_spare() {
+  if (loop_.now() >= spare_told_ + kToldEvery) {
+    spdlog::error(
+        "out of descriptors: clients are turned away; raise LimitNOFILE or lower limits.connections");
+    spare_told_ = loop_.now();
+  }
+  if (spare_ >= 0) ::close(spare_);
+  Transport transport(tcp_accept(listener_.fd(), nullptr));
+  const bool accepted = transport.fd() >= 0;
+  if (accepted) {
+    ++refused_spare_;
+    static_cast<void>(transport.read(loop_.read_buffer(), Loop::kReadBytes));  // unread, it would reset
+    const iovec refusal = as_iovec(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: "
+        "close\r\n\r\n");
+    if (!tls_) transport.write({&refusal, 1});
+  }
+  transport.close();
+  spare_ = open_spare();
+  return accepted;
+}
+
+bool HttpServer::has_memory_for(std::uint64_t bytes) const {
+  const std::uint64_t most = options_.limits.buffered_bytes;
+  return most == 0 || Buffer::held_bytes() + bytes <= most;
 }
 
 /// Closes the connection that has been without a request for longest, if there must be room.
@@ -202,11 +241,23 @@ void HttpServer::expose(MetricRegistry& metrics) const {
   constexpr std::string_view kRefused = "heng_connections_refused_total";
   total(kRefused, "Connections turned away by a limit", {{"limit", "connections"}}, refused_full_);
   total(kRefused, "Connections turned away by a limit", {{"limit", "per_source"}}, refused_source_);
+  total(kRefused, "Connections turned away by a limit", {{"limit", "descriptors"}}, refused_spare_);
   total("heng_connections_closed_idle_total", "Idle connections closed to make room for new ones", {},
         closed_for_room_);
   for (const auto& [reason, count] : handshake_failures_) {
     total("heng_tls_handshake_failures_total", "TLS handshakes of clients that failed", {{"reason", reason}},
           count);
+  }
+}
+
+void HttpServer::retire() {
+  retired_ = true;
+  watch_.stop();
+  unix_path_.clear();  // the successor's now
+  close_listener();
+  accept_timer_.stop();
+  for (auto& connection : connections_) {
+    if (!connection->answer_started_) connection->keep_alive_ = false;
   }
 }
 

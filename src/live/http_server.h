@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "host/metrics.h"
+#include "live/inherited_sockets.h"
 #include "live/server_connection.h"
 #include "live/tls.h"
 
@@ -48,11 +49,16 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  /// Binds and accepts. Port 0 takes a free one, see endpoint(). Fails with the address and the reason.
-  Result<void> listen(const Endpoint& endpoint);
+  /// Binds, or takes the inherited socket of that address, and accepts. Port 0 takes a free one, see
+  /// endpoint(). Fails with the address and the reason.
+  Result<void> listen(const Endpoint& endpoint, InheritedSockets* inherited = nullptr);
+  int listener() const { return listener_.fd(); }
   Endpoint endpoint() const;
   /// Stops accepting; idle connections close now, busy ones after their answer.
   void drain();
+  /// Another process accepts from here on, on the same socket. Nothing is closed: whoever sends on an idle
+  /// connection is answered, and told to come on a new one next time.
+  void retire();
   std::size_t connections() const { return connections_.size(); }
   void set_options(const Options& options);
   /// For connections that come from now on; null = without TLS.
@@ -66,6 +72,8 @@ class HttpServer {
   void accept_waiting();
   void take(Transport transport, const SocketAddress& peer);
   bool make_room();
+  bool refuse_with_spare();
+  bool has_memory_for(std::uint64_t bytes) const;
   void close_listener();
   void add_idle(ServerConnection& connection);
   void remove_idle(ServerConnection& connection);
@@ -86,6 +94,9 @@ class HttpServer {
   Timer accept_timer_;  // tries again after running out of descriptors
   Timer reset_timer_;   // runs while unsure_ holds some
   bool draining_ = false;
+  bool retired_ = false;
+  int spare_ = -1;  // a descriptor to have when there is none left
+  Instant spare_told_{};
   TlsContext tls_;
   std::string unix_path_;  // of the listener; removed with it
   std::vector<std::unique_ptr<ServerConnection>> connections_;
@@ -95,6 +106,7 @@ class HttpServer {
   std::vector<ServerConnection*> unsure_;  // perhaps reset together with their last bytes, which no edge told
   std::vector<ServerConnection*> checking_;
   std::uint32_t turned_away_now_ = 0;
+  std::uint64_t refused_spare_ = 0;
   // Since the start.
   std::uint64_t refused_full_ = 0;
   std::uint64_t refused_source_ = 0;

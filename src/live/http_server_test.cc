@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <ifaddrs.h>
 
@@ -238,6 +240,104 @@ TEST_F(Server, TakesARequestHoweverItIsCut) {
     ASSERT_EQ(peer.got, answers) << cut;
     ASSERT_EQ(handler_.targets.size(), before + 2) << cut;
   }
+}
+
+TEST_F(Server, RetiredOneAnswersOnceMoreAndClosesNothing) {
+  start();
+  Peer idle = connect();
+  Peer unused = connect();
+  Peer held = connect_and_hold();
+  loop_.settle();
+  server_->retire();
+  loop_.settle();
+  EXPECT_FALSE(idle.read().ended) << "it may be about to send";
+  EXPECT_EQ(server_->listener(), -1);
+  Handler::echo(*std::exchange(handler_.held, nullptr), "held");
+  ASSERT_TRUE(receive_end(held));
+  EXPECT_EQ(held.got, answer_with("held", "Connection: close\r\n"));
+  handler_.hold = false;
+  for (Peer* peer : {&idle, &unused}) {
+    peer->send(kGet);
+    ASSERT_TRUE(receive_end(*peer));
+    EXPECT_EQ(peer->got, answer_with("/", "Connection: close\r\n"));
+  }
+}
+
+TEST_F(Server, RetiredOneKeepsAConnectionThatWasPromisedToStay) {
+  start();
+  Peer peer = connect_and_hold();
+  handler_.held->start(200, "OK", {}, BodyFraming::length, 2);
+  handler_.held->flush();
+  ASSERT_TRUE(receive(peer, 1));
+  server_->retire();
+  const std::string_view body = "hi";
+  std::exchange(handler_.held, nullptr)->write({&body, 1}, true);
+  expect_exactly(peer, answer_with("hi"));
+  EXPECT_FALSE(peer.ended);
+  handler_.hold = false;
+  peer.got.clear();
+  peer.send(kGet);
+  ASSERT_TRUE(receive_end(peer));
+  EXPECT_EQ(peer.got, answer_with("/", "Connection: close\r\n"));
+}
+
+TEST_F(Server, InheritedSocketIsTakenWithItsQueue) {
+  HttpServer before(loop_.loop(), handler_, {});
+  ASSERT_TRUE(before.listen({"127.0.0.1", 0}).has_value());
+  const Endpoint endpoint = before.endpoint();
+  const int passed_on = ::dup(before.listener());
+  before.retire();
+  Peer queued = Peer::connect_to(endpoint);  // nobody accepts now
+  queued.send(kGet);
+  loop_.settle();
+  InheritedSockets inherited(std::span(&passed_on, 1));
+  EXPECT_EQ(inherited.left().size(), 1u);
+  server_.emplace(loop_.loop(), handler_, HttpServer::Options{});
+  ASSERT_TRUE(server_->listen(endpoint, &inherited).has_value());
+  EXPECT_TRUE(inherited.left().empty());
+  expect_exactly(queued, answer_with("/"));
+}
+
+TEST_F(Server, BodyBeyondTheMemoryForAllIsRefused) {
+  HttpServer::Options options;
+  options.limits.buffered_bytes = Buffer::held_bytes() + 100'000;
+  start(options);
+  Peer declared = connect();
+  declared.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+  ASSERT_TRUE(receive_end(declared));
+  EXPECT_TRUE(declared.got.starts_with("HTTP/1.1 503 ")) << declared.got;
+  EXPECT_TRUE(declared.got.contains("Retry-After: 1\r\n")) << declared.got;
+  Peer chunked = connect();
+  chunked.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = fmt::format("{:x}\r\n{}\r\n", 20'000, std::string(20'000, 'x'));
+  for (int i = 0; i < 8; ++i) chunked.send(chunk);
+  ASSERT_TRUE(receive(chunked, 12));
+  EXPECT_TRUE(chunked.got.starts_with("HTTP/1.1 503 ")) << chunked.got;
+  Peer bare = connect();
+  bare.send(kGet);
+  expect_exactly(bare, answer_with("/"));
+}
+
+TEST_F(Server, OutOfDescriptorsItTellsWhoeverComes) {
+  start();
+  std::vector<Peer> waiting;
+  for (int i = 0; i < 3; ++i) waiting.push_back(Peer::connect_to(server_->endpoint()));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int lowest = ::dup(0);
+  ::close(lowest);
+  rlimit none = before;
+  none.rlim_cur = static_cast<rlim_t>(lowest);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const bool told = loop_.until([&] {
+    return std::ranges::all_of(waiting, [](Peer& peer) { return peer.read().ended || peer.broken; });
+  });
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_TRUE(told);
+  for (const Peer& peer : waiting) EXPECT_TRUE(peer.got.starts_with("HTTP/1.1 503 ")) << peer.got;
+  Peer later = connect();
+  later.send(kGet);
+  expect_exactly(later, answer_with("/"));
 }
 
 TEST_F(Server, PipelinedRequestsBeyondTheReadAheadAreNotForgotten) {

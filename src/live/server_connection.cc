@@ -14,9 +14,10 @@ namespace heng {
 
 namespace {
 
-constexpr Duration kLingerMax = 2s;           // how long a refused client's bytes are read and thrown away
-constexpr std::size_t kReadsMax = 512 << 10;  // of one connection until the others have had a turn
-constexpr std::size_t kBodyStep = 512 << 10;  // reserved for a body of which nothing has come
+constexpr Duration kLingerMax = 2s;  // how long a refused client's bytes are read and thrown away
+constexpr HeadError kNoMemory{503, "the memory for requests under way is used up; try again"};
+constexpr std::size_t kReadsMax = 512 << 10;          // of one connection until the others have had a turn
+constexpr std::size_t kBodyStep = 512 << 10;          // reserved for a body of which nothing has come
 constexpr std::size_t kPipelinedBytesMax = 64 << 10;  // read ahead while an answer is under way
 constexpr std::size_t kHeadReadBytes = 16
                                        << 10;  // a long body is read into memory of its own, not copied there
@@ -131,6 +132,7 @@ void ServerConnection::read_available(bool until_end) {
     if (reading_body) {
       incoming_->body.grow(result.bytes);
       incoming_->remaining -= result.bytes;
+      if (!server_.has_memory_for(0)) return refuse(kNoMemory);
       deadline_ = progress_deadline(result.bytes, server_.options_.timeouts.client_body);
       if (incoming_->remaining == 0) dispatch(incoming_->body.view());
     } else {
@@ -218,7 +220,7 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
     refuse(*error);
     return head_bytes.size() + rest.size();
   }
-  keep_alive_ = head.keep_alive && !server_.draining_;
+  keep_alive_ = head.keep_alive && !server_.draining_ && !server_.retired_;
   client_is_old_ = head.minor_version == 0;
   head_request_ = head.method == "HEAD";
   const bool whole = head.framing == BodyFraming::none ||
@@ -229,6 +231,10 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
     return head_bytes.size() + rest.size();
   }
   if (!admit(whole)) return used;
+  if (head.framing != BodyFraming::none && !server_.has_memory_for(head.content_length)) {
+    refuse(kNoMemory);
+    return head_bytes.size() + rest.size();
+  }
   if (whole) {
     dispatch(rest.substr(0, head.content_length));
     return used;
@@ -276,6 +282,10 @@ std::size_t ServerConnection::continue_body(std::string_view bytes) {
     return bytes.size();
   }
   for (const std::string_view piece : incoming.pieces) incoming.body.append(piece);
+  if (!server_.has_memory_for(0)) {
+    refuse(kNoMemory);
+    return bytes.size();
+  }
   incoming.wire_bytes += result.consumed;
   if (incoming.wire_bytes > kChunkOverheadMax + kChunkOverheadRatio * incoming.body.size()) {
     refuse({400, "chunked body with too little payload"});
@@ -325,8 +335,9 @@ void ServerConnection::refuse(const HeadError& error) {
   server_.handler_.on_bad_request(error.status);
   phase_ = Phase::answering;
   keep_alive_ = false;
-  const HeaderField type{"Content-Type", "application/json"};
-  respond(error.status, {&type, 1}, api_error_body(error.status, error.message));
+  const std::array<HeaderField, 2> fields{{{"Content-Type", "application/json"}, {"Retry-After", "1"}}};
+  respond(error.status, {fields.data(), error.status == 503 ? 2u : 1u},
+          api_error_body(error.status, error.message));
   incoming_.reset();
 }
 

@@ -267,7 +267,11 @@ namespace {
 
 Result<int> new_socket(const SocketAddress& address) {
   const int fd = ::socket(as_sockaddr(address)->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return fail(ErrorCode::io, fmt::format("socket: {}", std::strerror(errno)));
+  if (fd < 0) {
+    const bool none_left = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+    return fail(none_left ? ErrorCode::unavailable : ErrorCode::io,
+                fmt::format("socket: {}", std::strerror(errno)));
+  }
   const int on = 1;
   if (!address.is_unix()) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return fd;
@@ -309,7 +313,9 @@ Result<int> tcp_connect(const SocketAddress& address) {
       errno != EINPROGRESS) {
     const int error = errno;
     ::close(*fd);
-    return fail(ErrorCode::refused, fmt::format("connect to {}: {}", address.text(), std::strerror(error)));
+    const bool none_left = error == EADDRNOTAVAIL || error == EAGAIN;
+    return fail(none_left ? ErrorCode::unavailable : ErrorCode::refused,
+                fmt::format("connect to {}: {}", address.text(), std::strerror(error)));
   }
   return fd;
 }

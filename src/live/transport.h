@@ -88,6 +88,7 @@ Result<SocketAddress> resolve_address(const Endpoint& endpoint);
 /// Non-blocking, close-on-exec, no delay. Listening: with address reuse; a Unix socket is its owner's only,
 /// and one left over by a program that is gone is replaced.
 Result<int> tcp_listen(const SocketAddress& address);
+/// `unavailable` is this machine's own want: of descriptors, memory or ports.
 Result<int> tcp_connect(const SocketAddress& address);
 /// Whether the handshake that tcp_connect began has succeeded.
 bool tcp_connected(int fd);
