@@ -158,6 +158,7 @@ void EngineServer::take_control(ServerConnection& connection) {
     if (!speed) return respond_error(connection, speed.error());
     set_speed(*speed);
   }
+  pump();
   respond_json(connection, 200,
                fmt::format(R"({{"speed":{},"running":{},"waiting":{},"kv_usage":{}}})",
                            engine_.params().speed, engine_.running(), engine_.waiting(), engine_.kv_usage()));
@@ -405,6 +406,7 @@ std::string EngineServer::make_id(std::string_view prefix, std::uint64_t number)
 }
 
 std::string EngineServer::metrics() {
+  pump();  // the model may have passed over steps without events
   const EngineCounters& counters = engine_.counters();
   const auto gauge = [&](std::string_view name, std::string_view help, double value) {
     registry_.gauge(name, help, labels_).set(value);

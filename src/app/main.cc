@@ -15,6 +15,7 @@
 #include "app/exit_code.h"
 #include "app/key_command.h"
 #include "app/serve.h"
+#include "app/sim_command.h"
 #include "app/worker_command.h"
 #include "config/issues.h"
 
@@ -120,6 +121,8 @@ int main(int argc, char** argv) {
   demo_command.add_to(app, exit_code);
   EngineCommand engine_command;
   engine_command.add_to(app, exit_code);
+  SimCommand sim_command;
+  sim_command.add_to(app, exit_code);
   AdminCommands admin_commands;
   admin_commands.add_to(app, exit_code);
   WorkerCommand worker_command;

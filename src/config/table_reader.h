@@ -56,6 +56,7 @@ class TableReader {
 
   /// A policy's name, or a map of its name and options. After a mistake the policy stays as it was.
   void read_policy(const YamlNode& value, const RoutePolicyEntry*& policy, OptionValues& options);
+  void read_scalar(const Field& field, const YamlNode& value, void* object);
   bool expect(const YamlNode& value, Kind kind, std::string_view what);
   void report(const YamlNode& place, std::string message) {
     issues_.add(place.line, place.column, std::move(message));
@@ -68,7 +69,6 @@ class TableReader {
   /// allowed.size(): not to be read, which has been reported.
   std::size_t index_of_key(const YamlNode& key, std::string_view owner,
                            std::span<const std::string_view> allowed, std::vector<int>& seen_on);
-  void read_scalar(const Field& field, const YamlNode& value, void* object);
   const RoutePolicyEntry* read_policy_name(const YamlNode& value);
   void read_policy_option(const OptionField& option, const YamlNode& value, double& target);
 };

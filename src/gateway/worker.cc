@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include "base/hash.h"
+#include "host/health_options.h"
 
 namespace heng {
 
@@ -13,20 +14,6 @@ namespace {
 
 constexpr std::size_t kQueryAnswerMax = 1 << 20;
 constexpr Duration kDiscoveryRetry = 1s;  // until the first answer
-
-HealthOptions health_options(const HealthConfig& config) {
-  HealthOptions options;
-  options.active = config.active;
-  options.interval = config.interval;
-  options.timeout = config.timeout;
-  options.probe_back = config.probe_back;
-  options.silence = config.silence;
-  options.fall = config.fall;
-  options.rise = config.rise;
-  options.passive_faults = config.passive_faults;
-  options.slow_start = config.slow_start;
-  return options;
-}
 
 std::string address_fields(const WorkerConfig& config) {
   const bool v6 = config.endpoint.host.find(':') != std::string::npos;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/hash.h"
 #include "flow/prompt_blocks.h"
@@ -163,6 +164,7 @@ void Cluster::arrive() {
   flight.cached_tokens = flight.output_tokens = 0;
   flight.gateway = options_.gateways == 1 ? 0 : static_cast<std::uint32_t>(front_.below(options_.gateways));
   flight.worker = kNoSlot;
+  flight.left_worker = false;
   ++counts_.arrived;
   ++counts_.in_flight;
   flight.view = {.id = counts_.arrived,
@@ -273,11 +275,7 @@ void Cluster::on_answer_end(std::uint32_t index) {
 /// The attempt has failed: another one, or the end.
 void Cluster::on_lost(std::uint32_t index, Outcome outcome) {
   Flight& flight = flights_[index];
-  if (flight.on_engine) {
-    workers_[flight.worker].engine.cancel(std::uint64_t{flight.serial} << 32 | index, now_);
-    flight.on_engine = false;
-    schedule_engine(flight.worker);
-  }
+  leave_engine(flight, index);
   SimGateway& gateway = gateways_[flight.gateway];
   const Slot slot = flight.worker;
   const bool again = !flight.answering && outcome != Outcome::client_error &&
@@ -289,6 +287,33 @@ void Cluster::on_lost(std::uint32_t index, Outcome outcome) {
   if (!next) return finish(index, RequestEnd::failed);
   ++flight.attempts;
   start_attempt(index, *next);
+}
+
+void Cluster::leave_engine(Flight& flight, std::uint32_t index) {
+  if (!std::exchange(flight.on_engine, false)) return;
+  workers_[flight.worker].engine.cancel(std::uint64_t{flight.serial} << 32 | index, now_);
+  schedule_engine(flight.worker);
+}
+
+/// Requests that wait for a worker in vain go to another: once each, outside of the retry budget.
+void Cluster::leave_worker(std::uint32_t gateway, Slot slot) {
+  for (std::uint32_t index = 0; index < flights_.size(); ++index) {
+    Flight& flight = flights_[index];
+    if (flight.attempts == 0 || flight.gateway != gateway || flight.worker != slot) continue;
+    if (flight.answering || flight.left_worker) continue;
+    const auto outcome = gateways_[gateway].reason_to_leave(slot, flight.view, flight.started, now_);
+    if (!outcome) continue;
+    flight.left_worker = true;
+    leave_engine(flight, index);
+    end_attempt(index, *outcome);
+    const std::optional<Slot> next = gateways_[gateway].reserve(flight.view, now_, slot);
+    if (!next) {
+      finish(index, RequestEnd::failed);
+      continue;
+    }
+    ++flight.attempts;
+    start_attempt(index, *next);
+  }
 }
 
 void Cluster::end_attempt(std::uint32_t index, Outcome outcome) {
@@ -304,7 +329,7 @@ void Cluster::end_attempt(std::uint32_t index, Outcome outcome) {
   event.cached_tokens = outcome == Outcome::ok ? flight.cached_tokens : 0;
   event.output_tokens = outcome == Outcome::ok ? flight.output_tokens : 0;
   --in_flight_[flight.worker];
-  gateways_[flight.gateway].end(event, flight.view, flight.answering, now_);
+  gateways_[flight.gateway].end(event, flight.answering, now_);
 }
 
 void Cluster::finish(std::uint32_t index, RequestEnd end) {
@@ -407,7 +432,9 @@ void Cluster::tick() {
   }
   for (std::uint32_t gateway = 0; gateway < gateways_.size(); ++gateway) {
     probes_.clear();
-    gateways_[gateway].tick(now_, flowing_, probes_);
+    silent_.clear();
+    gateways_[gateway].tick(now_, flowing_, probes_, silent_);
+    for (const Slot slot : silent_) leave_worker(gateway, slot);
     for (const Slot slot : probes_) {
       const Worker& worker = workers_[slot];
       const bool silent = worker.hangs > 0 || worker.mutes > 0;

@@ -124,6 +124,7 @@ class Cluster {
     Slot worker = kNoSlot;
     bool on_engine = false;
     bool answering = false;
+    bool left_worker = false;  // has been moved off one that had gone silent
   };
   struct Deadline {
     Instant at;
@@ -142,6 +143,8 @@ class Cluster {
   void on_first(std::uint32_t index);
   void on_answer_end(std::uint32_t index);
   void on_lost(std::uint32_t index, Outcome outcome);
+  void leave_worker(std::uint32_t gateway, Slot slot);
+  void leave_engine(Flight& flight, std::uint32_t index);
   void end_attempt(std::uint32_t index, Outcome outcome);
   void finish(std::uint32_t index, RequestEnd end);
   void join(Slot slot);
@@ -177,7 +180,7 @@ class Cluster {
   Instant now_{};
   Instant next_sample_{};
   std::vector<EngineEvent> engine_events_;  // scratch, like all below
-  std::vector<Slot> probes_;
+  std::vector<Slot> probes_, silent_;
   std::vector<char> flowing_;
   std::vector<std::uint32_t> in_flight_, waiting_;
   std::vector<std::uint64_t> prefix_;

@@ -6,6 +6,12 @@
 
 namespace heng {
 
+namespace {
+
+constexpr std::uint32_t kPlannedMax = 4096;  // steps: bounds the memory of a plan
+
+}  // namespace
+
 std::string_view to_string(FinishReason reason) {
   switch (reason) {
     case FinishReason::none:
@@ -38,6 +44,7 @@ Result<void> check(const EngineParams& params) {
       !(params.t_attention_ns >= 0)) {
     return bad("the engine's times must not be negative");
   }
+  if (!(params.overlap >= 0 && params.overlap <= 1)) return bad("overlap must be from 0 to 1");
   if (!(params.speed > 0) || !std::isfinite(params.speed)) return bad("speed must be greater than 0");
   if (params.max_num_seqs == 0) return bad("max_num_seqs must be at least 1");
   if (params.max_num_batched_tokens < params.max_num_seqs) {
@@ -55,8 +62,11 @@ Result<void> check(const EngineParams& params) {
 
 Duration step_time(const EngineParams& params, const StepWork& work) {
   const auto ns = [](Duration span) { return static_cast<double>(span.count()); };
-  const double total = ns(params.t_base) + ns(params.t_prefill) * static_cast<double>(work.prefill_tokens) +
-                       ns(params.t_decode_seq) * static_cast<double>(work.decode_sequences) +
+  const auto decoding = static_cast<double>(work.decode_sequences);
+  const double read = ns(params.t_base) + ns(params.t_decode_seq) * decoding;
+  const double multiply =
+      ns(params.t_prefill) * (static_cast<double>(work.prefill_tokens) + params.overlap * decoding);
+  const double total = read + multiply - params.overlap * std::min(read, multiply) +
                        params.t_kv_ns * static_cast<double>(work.kv_tokens_read) +
                        params.t_attention_ns * static_cast<double>(work.attention_pairs);
   return Duration(std::max<Duration::rep>(1, std::llround(total / params.speed)));
@@ -109,6 +119,11 @@ Refusal Engine::submit(EngineRequest request, Instant now) {
   sequence.published = sequence.generated = sequence.cached_tokens = 0;
   sequence.admitted_before = false;
   sequence.waiting = true;
+  // Steps that begin now or later may take it, unless others are before it or all places are taken.
+  if (waiting_.empty() && running_.size() < params_.max_num_seqs && !plan_.empty()) {
+    const auto begun = static_cast<std::size_t>(std::ranges::lower_bound(plan_, now) - plan_.begin());
+    plan_.resize(std::min(std::max(plan_at_, begun) + 1, plan_.size()));
+  }
   waiting_.push_back(slot);
   return Refusal::none;
 }
@@ -118,6 +133,8 @@ bool Engine::cancel(std::uint64_t id, Instant now) {
   const auto found = slot_of_.find(id);
   if (found == slot_of_.end()) return false;
   const Slot slot = found->second;
+  pass_planned(now);
+  plan_.clear();
   if (sequences_[slot].waiting) {
     waiting_.erase(std::find(waiting_.begin(), waiting_.end(), slot));
     head_needs_ = 0;
@@ -133,6 +150,8 @@ bool Engine::cancel(std::uint64_t id, Instant now) {
 void Engine::set_speed(double speed, Instant now) {
   HENG_ASSERT(speed > 0 && std::isfinite(speed));
   note(now);
+  pass_planned(now);
+  plan_.clear();
   if (in_step_ && step_end_ > now) {
     const double rest =
         static_cast<double>((step_end_ - std::max(now, step_start_)).count()) * params_.speed / speed;
@@ -145,6 +164,7 @@ Instant Engine::next_event() const { return std::max(latest_, next_boundary()); 
 
 /// When the step under way ends or the next one begins.
 Instant Engine::next_boundary() const {
+  if (in_step_ && !plan_.empty()) return plan_.back();
   if (in_step_ || !running_.empty()) return step_end_;
   if (waiting_.empty()) return kNever;
   return std::max(step_end_, sequences_[waiting_.front()].submitted);
@@ -152,7 +172,8 @@ Instant Engine::next_boundary() const {
 
 void Engine::advance(Instant now, std::vector<EngineEvent>& events) {
   note(now);
-  for (Instant next = next_boundary(); next <= now && next != kNever; next = next_boundary()) {
+  for (pass_planned(now); next_boundary() <= now && next_boundary() != kNever; pass_planned(now)) {
+    const Instant next = next_boundary();
     if (in_step_) {
       end_step(events);
     } else {
@@ -164,7 +185,8 @@ void Engine::advance(Instant now, std::vector<EngineEvent>& events) {
 void Engine::begin_step(Instant start) {
   std::uint32_t budget = params_.max_num_batched_tokens;
   StepWork work;
-  if (schedule_running(budget, work)) admit_waiting(start, budget, work);
+  const bool enough = schedule_running(budget, work);
+  if (enough) admit_waiting(start, budget, work);
   // The oldest sequence can take every block from the others, and one sequence always fits: work never
   // stalls.
   HENG_ASSERT(budget < params_.max_num_batched_tokens);
@@ -172,6 +194,85 @@ void Engine::begin_step(Instant start) {
   step_start_ = start;
   step_end_ = start + step_time(params_, work);
   ++counters_.steps;
+  const bool all_wait = waiting_.empty() || running_.size() == params_.max_num_seqs || budget == 0 ||
+                        cache_.free() < head_needs_;
+  if (enough && all_wait && work.prefill_tokens == 0) plan_steps(work);
+}
+
+/// Between two arrivals or completions all steps decode the same sequences, each reading one token more. Only
+/// their times are computed one by one (rounded to whole nanoseconds as if they were run one by one).
+void Engine::plan_steps(StepWork work) {
+  std::uint32_t steps = equal_steps();
+  while (steps > 1 && blocks_for(steps) > cache_.free()) steps /= 2;
+  if (steps < 2) return;
+  plan_.assign(1, step_end_);
+  plan_at_ = 0;
+  for (std::uint32_t i = 1; i < steps; ++i) {
+    work.kv_tokens_read += work.decode_sequences;
+    plan_.push_back(plan_.back() + step_time(params_, work));
+  }
+}
+
+/// Steps until a running sequence ends, that of this step included; 1 if each step must be looked at.
+std::uint32_t Engine::equal_steps() const {
+  std::uint32_t steps = kPlannedMax;
+  for (const Active& active : running_) {
+    if (active.every_token || active.scheduled != 1) return 1;
+    steps = std::min(steps, active.end - active.known);
+  }
+  return steps;
+}
+
+/// Blocks that so many steps need beyond those that the running sequences have.
+std::uint64_t Engine::blocks_for(std::uint32_t steps) const {
+  std::uint64_t blocks = 0;
+  for (const Active& active : running_) {
+    const std::uint32_t after = active.computed + steps;
+    if (after > active.room) blocks += (after - active.room + params_.block_size - 1) / params_.block_size;
+  }
+  return blocks;
+}
+
+/// Makes the step that is under way at `now` the current one, or the last of the plan.
+void Engine::pass_planned(Instant now) {
+  if (!in_step_ || plan_.empty()) return;
+  const auto under_way =
+      std::ranges::upper_bound(plan_.begin() + static_cast<std::ptrdiff_t>(plan_at_), plan_.end(), now);
+  const auto target = std::min(static_cast<std::size_t>(under_way - plan_.begin()), plan_.size() - 1);
+  if (target > plan_at_) {
+    pass_steps(static_cast<std::uint32_t>(target - plan_at_));
+    counters_.busy += plan_[target - 1] - step_start_;
+    step_start_ = plan_[target - 1];
+    step_end_ = plan_[target];
+    plan_at_ = target;
+  }
+  if (plan_at_ + 1 == plan_.size()) plan_.clear();
+}
+
+/// The ends of `count` steps and the beginnings of those after them, with their blocks in the order in which
+/// single steps would take and publish them.
+void Engine::pass_steps(std::uint32_t count) {
+  block_work_.clear();
+  for (std::uint32_t i = 0; i < running_.size(); ++i) {
+    const Active& active = running_[i];
+    const auto note_from = [&](std::uint32_t from) {
+      for (std::uint64_t step = from - active.computed; step <= count; step += params_.block_size)
+        block_work_.push_back(step << 32 | i);
+    };
+    note_from(active.room);
+    if (active.publish_at != kNoMore) note_from(active.publish_at - 1);
+  }
+  std::ranges::sort(block_work_);
+  for (const std::uint64_t work : block_work_) {
+    Active& active = running_[static_cast<std::uint32_t>(work)];
+    const std::uint32_t after = active.computed + static_cast<std::uint32_t>(work >> 32) + 1;
+    const bool made = make_room(active, after);
+    HENG_ASSERT(made);
+    if (after >= active.publish_at) publish(active, after);
+  }
+  for (Active& active : running_) active.computed += count, active.known += count;
+  counters_.generation_tokens += std::uint64_t{count} * running_.size();
+  counters_.steps += count;
 }
 
 /// False when something had to be preempted.
@@ -180,7 +281,7 @@ bool Engine::schedule_running(std::uint32_t& budget, StepWork& work) {
   for (std::size_t i = 0; i < running_.size() && budget > 0; ++i) {
     Active& active = running_[i];
     const std::uint32_t tokens = std::min(active.known - active.computed, budget);
-    while (active.computed + tokens > active.room && !make_room(active, tokens)) {
+    while (!make_room(active, active.computed + tokens)) {
       enough = false;
       const bool itself = i + 1 == running_.size();
       preempt_last();
@@ -200,7 +301,7 @@ void Engine::admit_waiting(Instant start, std::uint32_t& budget, StepWork& work)
     head_needs_ = 0;
     Active& active = running_.back();
     const std::uint32_t tokens = std::min(active.known - active.computed, budget);
-    const bool made = make_room(active, tokens);
+    const bool made = make_room(active, active.computed + tokens);
     HENG_ASSERT(made);
     schedule(active, tokens, budget, work);
   }
@@ -260,12 +361,13 @@ void Engine::schedule(Active& active, std::uint32_t tokens, std::uint32_t& budge
     work.prefill_tokens += tokens;
     work.attention_pairs += (after * (after + 1) - before * (before + 1)) / 2;
   }
-  if (after >= active.publish_at) publish(active);
+  if (after >= active.publish_at) publish(active, active.computed + tokens);
 }
 
-bool Engine::make_room(Active& active, std::uint32_t tokens) {
+bool Engine::make_room(Active& active, std::uint32_t after) {
+  if (after <= active.room) return true;
   std::vector<KvCache::Block>& blocks = sequences_[active.slot].blocks;
-  while (active.room < active.computed + tokens) {
+  while (active.room < after) {
     const std::optional<KvCache::Block> block = cache_.allocate();
     if (!block) return false;
     blocks.push_back(*block);
@@ -275,10 +377,10 @@ bool Engine::make_room(Active& active, std::uint32_t tokens) {
 }
 
 /// Blocks are shared from the step that fills them: whoever joins in the same step computes after them.
-void Engine::publish(Active& active) {
+void Engine::publish(Active& active, std::uint32_t after) {
   Sequence& sequence = sequences_[active.slot];
   const std::vector<std::uint64_t>& chain = sequence.request.blocks;
-  const std::uint32_t complete = (active.computed + active.scheduled) / params_.block_size;
+  const std::uint32_t complete = after / params_.block_size;
   const std::uint32_t limit = static_cast<std::uint32_t>(std::min<std::size_t>(complete, chain.size()));
   for (std::uint32_t i = sequence.published; i < limit; ++i) cache_.publish(sequence.blocks[i], chain[i]);
   sequence.published = limit;

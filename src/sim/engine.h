@@ -25,8 +25,11 @@ struct EngineParams {
       std::chrono::nanoseconds(37'000);  // per decoding sequence: sampling, scheduling, activations
   double t_kv_ns = 83;                   // per token of context read by a decoding sequence
   double t_attention_ns = 2.8;           // per (prompt token, earlier token) pair; 0 = prefill cost is linear
-  double speed = 1;                      // all times are divided by this
-  std::uint32_t max_num_seqs = 256;      // most sequences in a step; the rest queue
+  /// Share of the shorter of reading the weights and multiplying by them that hides behind the longer, in
+  /// [0, 1]: 0 adds them up, 1 is the roofline.
+  double overlap = 0;
+  double speed = 1;                  // all times are divided by this
+  std::uint32_t max_num_seqs = 256;  // most sequences in a step; the rest queue
   std::uint32_t max_num_batched_tokens =
       2048;                               // token budget of a step; longer prompts are prefilled in chunks
   std::uint32_t max_model_len = 131'072;  // most tokens of prompt and answer together
@@ -74,8 +77,9 @@ struct StepWork {
       0;  // sum over chunks [a, b) of the pairs (query, key <= query) = (b(b+1) - a(a+1))/2
 };
 
-/// (t_base + t_prefill prefill_tokens + t_decode_seq decode_sequences + t_kv kv_tokens_read
-///  + t_attention attention_pairs) / speed, in whole nanoseconds, at least one.
+/// (read + multiply - overlap min(read, multiply) + t_kv kv_tokens_read + t_attention attention_pairs) /
+/// speed, in whole nanoseconds, at least one, with read = t_base + t_decode_seq decode_sequences and multiply
+/// = t_prefill (prefill_tokens + overlap decode_sequences).
 Duration step_time(const EngineParams& params, const StepWork& work);
 
 /// Since construction. submitted = refused + canceled + finished + waiting + running, always.
@@ -167,9 +171,15 @@ class Engine {
   void admit_waiting(Instant start, std::uint32_t& budget, StepWork& work);
   bool admit(Slot slot, std::uint32_t budget);
   void schedule(Active& active, std::uint32_t tokens, std::uint32_t& budget, StepWork& work);
-  bool make_room(Active& active, std::uint32_t tokens);
-  void publish(Active& active);
+  /// Both for the tokens up to `after`, counted from the start of the prompt.
+  bool make_room(Active& active, std::uint32_t after);
+  void publish(Active& active, std::uint32_t after);
   void preempt_last();
+  void plan_steps(StepWork work);
+  std::uint32_t equal_steps() const;
+  std::uint64_t blocks_for(std::uint32_t steps) const;
+  void pass_planned(Instant now);
+  void pass_steps(std::uint32_t count);
   /// True when the sequence is complete.
   bool finish_tokens(Active& active, std::vector<EngineEvent>& events);
   void free_blocks(Sequence& sequence);
@@ -190,6 +200,11 @@ class Engine {
   Instant step_start_ = Instant::min();
   Instant step_end_ = Instant::min();  // of the step under way, or of the last one
   Instant latest_ = Instant::min();
+  /// Ends of the step under way and of those after it that can only decode the same sequences, none of which
+  /// gives an event before the last of them. They are passed over in one go; see plan_steps.
+  std::vector<Instant> plan_;
+  std::size_t plan_at_ = 0;                // the step under way
+  std::vector<std::uint64_t> block_work_;  // scratch
 };
 
 }  // namespace heng

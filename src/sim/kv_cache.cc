@@ -9,7 +9,7 @@
 namespace heng {
 
 KvCache::KvCache(std::uint32_t total)
-    : blocks_(total), table_(std::bit_ceil(std::size_t{total} * 2 + 2), kNone) {
+    : blocks_(total), table_(std::bit_ceil(std::size_t{total} * 2 + 2), {kNone, 0}) {
   HENG_ASSERT(total > 0 && total < kNone);
   for (Block block = 0; block < total; ++block) push_free(block);
 }
@@ -32,8 +32,12 @@ void KvCache::unlink_free(Block block) {
 
 std::size_t KvCache::find(std::uint64_t hash) const {
   const std::size_t mask = table_.size() - 1;
-  std::size_t index = mix(hash) & mask;
-  while (table_[index] != kNone && blocks_[table_[index]].hash != hash) index = (index + 1) & mask;
+  const auto tag = static_cast<std::uint32_t>(mix(hash));
+  std::size_t index = tag & mask;
+  while (table_[index].block != kNone &&
+         (table_[index].tag != tag || blocks_[table_[index].block].hash != hash)) {
+    index = (index + 1) & mask;
+  }
   return index;
 }
 
@@ -41,20 +45,20 @@ void KvCache::forget(std::uint64_t hash) {
   // Deletion by shifting back (Knuth, TAOCP 6.4, algorithm R): no tombstones, so look-ups never slow down.
   const std::size_t mask = table_.size() - 1;
   std::size_t hole = find(hash);
-  HENG_ASSERT(table_[hole] != kNone);
-  for (std::size_t at = (hole + 1) & mask; table_[at] != kNone; at = (at + 1) & mask) {
-    const std::size_t home = mix(blocks_[table_[at]].hash) & mask;
+  HENG_ASSERT(table_[hole].block != kNone);
+  for (std::size_t at = (hole + 1) & mask; table_[at].block != kNone; at = (at + 1) & mask) {
+    const std::size_t home = table_[at].tag & mask;
     if (((at - home) & mask) < ((at - hole) & mask)) continue;
     table_[hole] = table_[at];
     hole = at;
   }
-  table_[hole] = kNone;
+  table_[hole].block = kNone;
 }
 
 KvCache::Match KvCache::match(std::span<const std::uint64_t> chain) const {
   Match match;
   for (const std::uint64_t hash : chain) {
-    const Block block = table_[find(hash)];
+    const Block block = table_[find(hash)].block;
     if (block == kNone) break;
     ++match.blocks;
     if (blocks_[block].references == 0) ++match.free_blocks;
@@ -63,7 +67,7 @@ KvCache::Match KvCache::match(std::span<const std::uint64_t> chain) const {
 }
 
 KvCache::Block KvCache::acquire(std::uint64_t hash) {
-  const Block block = table_[find(hash)];
+  const Block block = table_[find(hash)].block;
   HENG_ASSERT(block != kNone);
   if (blocks_[block].references++ == 0) unlink_free(block);
   return block;
@@ -84,8 +88,8 @@ void KvCache::publish(Block block, std::uint64_t hash) {
   Entry& entry = blocks_[block];
   HENG_ASSERT(entry.references > 0 && !entry.published);
   const std::size_t index = find(hash);
-  if (table_[index] != kNone) return;
-  table_[index] = block;
+  if (table_[index].block != kNone) return;
+  table_[index] = {block, static_cast<std::uint32_t>(mix(hash))};
   entry.hash = hash;
   entry.published = true;
 }

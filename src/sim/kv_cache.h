@@ -53,12 +53,16 @@ class KvCache {
 
   void push_free(Block block);
   void unlink_free(Block block);
-  std::size_t find(
-      std::uint64_t hash) const;  // index into table_, of the hash or of the hole where it belongs
+  /// Index into table_, of the hash or of the hole where it belongs.
+  std::size_t find(std::uint64_t hash) const;
   void forget(std::uint64_t hash);
 
   std::vector<Entry> blocks_;
-  std::vector<Block> table_;  // open addressing, linear probing; at most half full
+  struct Cell {
+    Block block;
+    std::uint32_t tag;  // low half of the mixed hash: most look-ups then touch one block at most
+  };
+  std::vector<Cell> table_;  // open addressing, linear probing; at most half full
   std::uint32_t free_ = 0;
   Block oldest_ = kNone;
   Block newest_ = kNone;

@@ -17,9 +17,11 @@ SimGateway::SimGateway(const SimGatewayOptions& options, Rng rng)
 void SimGateway::add_worker(std::uint64_t identity, double weight, double capacity, Instant now) {
   const Slot slot = pool_.add(identity, weight, capacity);
   HENG_ASSERT(slot == health_.size());
-  health_.emplace_back(options_.health, now);
-  standings_.push_back(Standing::fine);
+  health_.emplace_back(options_.health, now, now > Instant{});
+  standings_.push_back(health_.back().standing());
+  silences_.push_back(0);
   streams_.push_back(0);
+  set_eligibility(pool_, standings_, options_.max_ejected_share);
 }
 
 void SimGateway::refresh(Slot slot) {
@@ -44,8 +46,7 @@ void SimGateway::first_byte(Slot slot, const RequestView& request, Duration elap
   ++streams_[slot];
 }
 
-void SimGateway::end(const AttemptEvent& event, const RequestView& request, bool answering, Instant now) {
-  static_cast<void>(request);
+void SimGateway::end(const AttemptEvent& event, bool answering, Instant now) {
   const Slot slot = event.worker;
   if (answering) --streams_[slot];
   if (event.outcome == Outcome::ok) health_[slot].on_progress(now);
@@ -54,14 +55,24 @@ void SimGateway::end(const AttemptEvent& event, const RequestView& request, bool
   refresh(slot);
 }
 
-bool SimGateway::may_try_again(Slot slot, std::uint32_t attempts, Outcome outcome, Instant now) {
-  if (!options_.retry || attempts > 1) return false;
-  const auto eligible = pool_.view().eligible;
-  if (std::ranges::none_of(eligible, [&](Slot other) { return other != slot; })) return false;
-  return outcome == Outcome::refused || budget_.take(now);
+bool SimGateway::has_alternative(Slot slot) const {
+  return std::ranges::any_of(pool_.view().eligible, [&](Slot other) { return other != slot; });
 }
 
-void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes) {
+std::optional<Outcome> SimGateway::reason_to_leave(Slot slot, const RequestView& request, Instant since,
+                                                   Instant now) const {
+  if (!health_[slot].waits_in_vain(request, since, now) || !has_alternative(slot)) return std::nullopt;
+  // Of a worker that may just be busy it says nothing.
+  return health_[slot].state() == HealthState::ejected ? Outcome::timeout : Outcome::canceled;
+}
+
+bool SimGateway::may_try_again(Slot slot, std::uint32_t attempts, Outcome outcome, Instant now) {
+  if (!options_.retry || attempts > 1) return false;
+  return has_alternative(slot) && (outcome == Outcome::refused || budget_.take(now));
+}
+
+void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes,
+                      std::vector<Slot>& silent) {
   for (Slot slot = 0; slot < health_.size(); ++slot) {
     WorkerHealth& health = health_[slot];
     if (streams_[slot] > 0 && flowing[slot] != 0) health.on_progress(now);
@@ -70,6 +81,7 @@ void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Sl
       health.on_probe_sent(now);
       probes.push_back(slot);
     }
+    if (std::exchange(silences_[slot], health.silences()) != health.silences()) silent.push_back(slot);
     refresh(slot);
     pool_.set_ramp(slot, health.ramp(now));
   }

@@ -34,26 +34,34 @@ class SimGateway {
   std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
   void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
   /// `answering`: its first byte has been seen.
-  void end(const AttemptEvent& event, const RequestView& request, bool answering, Instant now);
+  void end(const AttemptEvent& event, bool answering, Instant now);
   /// One more attempt on another worker: before the first byte, within the budget (which is charged).
   bool may_try_again(Slot slot, std::uint32_t attempts, Outcome outcome, Instant now);
 
+  /// Whether a request that waits for its first byte since `since` should go to another worker, and what that
+  /// says about this one.
+  std::optional<Outcome> reason_to_leave(Slot slot, const RequestView& request, Instant since,
+                                         Instant now) const;
+
   /// What the live gateway does every 100 ms. `flowing`: workers that are sending tokens now if they have any
-  /// streams. Appends the workers to be probed.
-  void tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes);
+  /// streams. Appends the workers to be probed, and those that
+  /// have gone silent: requests waiting there should look for a reason to leave.
+  void tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes, std::vector<Slot>& silent);
   void on_probe(Slot slot, Outcome outcome, Instant now);
 
   const Pool& pool() const { return pool_; }
 
  private:
   void refresh(Slot slot);
+  bool has_alternative(Slot slot) const;
 
   SimGatewayOptions options_;
   Pool pool_;
   RetryBudget budget_;
-  std::vector<WorkerHealth> health_;    // [slots]
-  std::vector<Standing> standings_;     // [slots] as the pool knows them
-  std::vector<std::uint32_t> streams_;  // [slots] attempts past their first byte
+  std::vector<WorkerHealth> health_;     // [slots]
+  std::vector<Standing> standings_;      // [slots] as the pool knows them
+  std::vector<std::uint32_t> silences_;  // [slots] as last seen
+  std::vector<std::uint32_t> streams_;   // [slots] attempts past their first byte
 };
 
 }  // namespace heng

@@ -1,0 +1,78 @@
+// The simulator from the command line: determinism, the report, the log that feeds back in, mistakes.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { describe, it } from 'node:test';
+
+import { heng, scratch } from './harness.mjs';
+
+function write(name, text) {
+  const target = path.join(scratch, name);
+  fs.writeFileSync(target, text);
+  return target;
+}
+
+async function results(...args) {
+  const { code, stdout, stderr } = await heng('sim', '--json', ...args);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout).results;
+}
+
+describe('heng sim', () => {
+  it('gives the same bytes for the same seed, and others for another', async () => {
+    const run = async (seed) => (await heng('sim', '--requests', '500', '--seed', seed, '--json')).stdout;
+    assert.equal(await run('4'), await run('4'));
+    assert.notEqual(await run('4'), await run('5'));
+  });
+
+  it('compares every policy there is', async () => {
+    const all = await results('--requests', '300', '--speeds', '1,1,0.5', '--compare');
+    const { stdout } = await heng('docs', 'policies');
+    const documented = [...stdout.matchAll(/^\| \[`(\w+)`\]/gm)].map((match) => match[1]);
+    assert.deepEqual(all.map((one) => one.policy).sort(), documented.sort());
+    for (const one of all) assert.equal(one.completed, 300);
+  });
+
+  it('prints a table, and a page that needs nothing else', async () => {
+    const page = path.join(scratch, 'sim.html');
+    const { code, stdout } = await heng(
+      ...['sim', '--requests', '300', '--policy', 'hash,round_robin', '--report', page],
+    );
+    assert.equal(code, 0);
+    assert.match(stdout, /^POLICY .*TTFT p50.*\nhash .*\nround_robin .*\n$/);
+    const html = fs.readFileSync(page, 'utf8');
+    assert.ok(html.split('<svg').length > 10);
+    assert.doesNotMatch(html, /<script|https?:|src=|nan|inf\b/i);
+  });
+
+  it('reads its own log of requests as a trace', async () => {
+    const log = path.join(scratch, 'sim-log.jsonl');
+    await results('--requests', '200', '--log', log);
+    const lines = fs.readFileSync(log, 'utf8').trim().split('\n').map(JSON.parse);
+    assert.equal(lines.length, 200);
+    const trace = lines
+      .sort((a, b) => a.id - b.id)
+      .map((line) => JSON.stringify(line, ['arrival_s', 'prompt_tokens', 'output_tokens']));
+    const [again] = await results('--trace', write('again.jsonl', trace.join('\n')));
+    assert.equal(again.completed, 200);
+  });
+
+  it('names the place of a mistake', async () => {
+    const bad = await heng('sim', '-c', write('bad.yaml', 'seed: 1\nworkrs: 2\n'));
+    assert.equal(bad.code, 3);
+    assert.match(bad.stderr, /bad\.yaml:2:1: .*workrs.*`workers`/);
+    const trace = await heng('sim', '--trace', write('bad.jsonl', '{"arrival_s":1,"prompt_tokens":1}\n'));
+    assert.equal(trace.code, 1);
+    assert.match(trace.stderr, /bad\.jsonl:1: `output_tokens` is missing/);
+    const policy = await heng('sim', '--policy', 'hsh');
+    assert.equal(policy.code, 2);
+    assert.match(policy.stderr, /Did you mean `hash`/);
+  });
+
+  it('fails when a bound is not kept', async () => {
+    const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 19}\n';
+    const { code, stderr } = await heng('sim', '-c', write('bound.yaml', scenario));
+    assert.equal(code, 1);
+    assert.match(stderr, /line 3: completed of least_connections is 20, expected at most 19/);
+  });
+});

@@ -1,0 +1,72 @@
+// From a scenario to a cluster and its tally.
+#include "sim/run.h"
+
+#include <fmt/format.h>
+
+#include "host/health_options.h"
+#include "sim/measures.h"
+
+namespace heng {
+
+namespace {
+
+constexpr std::uint64_t kProgressEvents = 20'000;
+
+ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& policy) {
+  ClusterOptions options;
+  options.workers = scenario.workers;
+  options.faults = scenario.faults;
+  options.gateways = scenario.gateways;
+  options.network = scenario.network;
+  options.seed = scenario.seed;
+  options.first_byte_timeout = scenario.gateway.timeouts.first_byte;
+  options.idle_timeout = scenario.gateway.timeouts.idle;
+  options.gateway.policy = policy.entry;
+  options.gateway.policy_options = policy.options;
+  options.gateway.health = health_options(scenario.gateway.health);
+  options.gateway.max_ejected_share = scenario.gateway.health.max_ejected_share;
+  options.gateway.retry = scenario.gateway.retry.enabled;
+  options.gateway.retry_budget_ratio = scenario.gateway.retry.budget_ratio;
+  options.gateway.retry_budget_floor = scenario.gateway.retry.budget_floor;
+  return options;
+}
+
+}  // namespace
+
+Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy, const RunHooks& hooks) {
+  const auto traffic = open_traffic(scenario);
+  if (!traffic) return std::unexpected(traffic.error());
+  TallyOptions tally_options;
+  tally_options.workers = scenario.workers.size();
+  for (const SimWorker& worker : scenario.workers) tally_options.speeds.push_back(worker.engine.speed);
+  tally_options.ttft_objective = scenario.ttft_objective;
+  tally_options.tpot_objective = scenario.tpot_objective;
+  tally_options.warmup = scenario.warmup;
+  Tally tally(tally_options);
+  Cluster cluster(cluster_options(scenario, policy), **traffic, tally);
+  cluster.on_end(hooks.on_end);
+  for (std::uint64_t events = 1;; ++events) {
+    const Result<bool> more = cluster.step();
+    if (!more) return std::unexpected(more.error());
+    if (!*more) return tally;
+    if (hooks.progress && events % kProgressEvents == 0)
+      hooks.progress(cluster.counts().arrived, cluster.now());
+  }
+}
+
+std::vector<std::string> unmet_expectations(const Scenario& scenario, const ScenarioPolicy& policy,
+                                            const Tally& tally) {
+  std::vector<std::string> unmet;
+  for (const Expectation& expectation : scenario.expect) {
+    if (!expectation.policy.empty() && expectation.policy != policy.entry->name) continue;
+    const double value = find_measure(expectation.measure)->of(tally);
+    if (value >= expectation.min && value <= expectation.max) continue;
+    const bool low = value < expectation.min;
+    unmet.push_back(fmt::format("line {}: {} of {} is {:.6g}, expected at {} {:.6g}", expectation.line,
+                                expectation.measure, policy.label, value, low ? "least" : "most",
+                                low ? expectation.min : expectation.max));
+  }
+  return unmet;
+}
+
+}  // namespace heng
