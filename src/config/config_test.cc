@@ -492,7 +492,7 @@ TEST(Addresses, UnixSocketsAreAddressesToo) {
   EXPECT_EQ(load.config.admin->host, "/run/b");
   EXPECT_THAT(issues_of("listen: unix:/run/a\nadmin: unix:/run/a\n" + kTail),
               HasSubstr("`listen` and `admin` are both unix:/run/a"));
-  for (const std::string& path : {std::string("unix:run/a"), std::string("unix:/"), std::string("unix:"),
+  for (const std::string& path : {std::string("unix:run/a"), std::string("unix:/"), std::string("\"unix:\""),
                                   "unix:/" + std::string(107, 'x')}) {
     EXPECT_THAT(issues_of("admin: " + path + "\n" + kTail), HasSubstr("is not an absolute path")) << path;
   }

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <csignal>
 #include <filesystem>
 #include <functional>
 
@@ -48,6 +49,7 @@ struct Answer : ResponseObserver {
 
 class Tls : public testing::Test {
  protected:
+  void SetUp() override { std::signal(SIGPIPE, SIG_IGN); }  // as main() does; OpenSSL writes without asking
   void TearDown() override {
     loop_.turn();
     origin_.reset();
