@@ -65,8 +65,8 @@ Result<void> HttpServer::listen(const Endpoint& endpoint, InheritedSockets* inhe
   if (*fd < 0) {
     fd = tcp_listen(*address);
     if (!fd) return std::unexpected(fd.error());
-    if (endpoint.is_unix()) unix_path_ = endpoint.host;
   }
+  if (endpoint.is_unix()) unix_path_ = endpoint.host;
   listener_ = Transport(*fd);
   spare_ = open_spare();
   watch_.start(
