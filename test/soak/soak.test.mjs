@@ -235,7 +235,12 @@ class Soak {
   async stop() {
     if (this.pid === this.gateway.program.child.pid || !fs.existsSync(`/proc/${this.pid}`)) return;
     process.kill(this.pid, 'SIGTERM');
-    await until('the gateway has ended', () => !fs.existsSync(`/proc/${this.pid}`), { timeoutMs: 30_000 });
+    // Nobody may be there to bury it.
+    const ended = () => {
+      const file = `/proc/${this.pid}/stat`;
+      return !fs.existsSync(file) || fs.readFileSync(file, 'utf8').split(') ')[1].startsWith('Z');
+    };
+    await until('the gateway has ended', ended, { timeoutMs: 30_000 });
   }
 
   async run() {
