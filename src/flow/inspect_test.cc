@@ -121,7 +121,6 @@ TEST(Inspect, AgreesWithStrictParserOnHandPickedTexts) {
            R"("content":"rmexu,_tokEns":16:[ssa[]]]]]]]]]]})",
            "{\"a\":{\"b\":\"c\":1}}",
            "{\"model\":\"c\":1}",
-           "{\"a\":1:2}",
            "{\"a\":01}",
            "{\"a\":1.}",
            "{\"a\":.5}",
