@@ -121,6 +121,31 @@ describe('reload', () => {
     finish.resolve();
     await wire.takeThrough('data: 2\n\n');
   });
+
+  it('keeps what a running stream uses, also if its policy is replaced and then its worker leaves', async () => {
+    const finish = gate();
+    const upstream = await startUpstream(async (incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: 1\n\n');
+      await finish.promise;
+      for (let i = 2; i < 50; ++i) {
+        response.write(`data: ${i}\n\n`);
+        await sleep(2);
+      }
+      response.end('data: 50\n\n');
+    });
+    const gateway = await startGateway(pool(upstream));
+    const wire = await Wire.open(gateway.port);
+    wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
+    await wire.takeThrough('data: 1\n\n');
+    gateway.write({ pools: [{ model: 'm', policy: 'least_connections', workers: [upstream.url, first.url] }] });
+    assert.equal((await gateway.heng('reload')).code, 0);
+    gateway.write({ pools: [{ model: 'm', policy: 'least_connections', workers: [first.url] }] });
+    assert.equal((await gateway.heng('reload')).code, 0);
+    finish.resolve();
+    await wire.takeThrough('data: 50\n\n');
+    assert.ok(!(await gateway.admin('/metrics')).text().includes(upstream.name), 'its series have gone');
+  });
 });
 
 describe('SIGTERM', () => {

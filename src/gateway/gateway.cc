@@ -169,15 +169,24 @@ std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
   return worker;
 }
 
+/// Pools that were replaced and still have requests count in the series of those that replaced them: a worker
+/// that leaves takes its series from all of them.
+void Gateway::drop_from_retired(const std::string& model, const PoolConfig& config,
+                                std::span<const std::shared_ptr<Worker>> workers) {
+  for (const auto& pool : retired_pools_) {
+    if (pool->model() == model) pool->drop_others(config, workers);
+  }
+}
+
 void Gateway::put_pool(const std::string& model, const PoolConfig& config,
                        std::vector<std::shared_ptr<Worker>> workers) {
   std::shared_ptr<ModelPool>& pool = pools_[model];
   std::shared_ptr<ModelPool> old;
   if (pool && !same_policy(pool->config(), config)) {
     old = std::exchange(pool, nullptr);
-    old->set_members(config, workers);  // those that go take their series with them
     retired_pools_.push_back(old);
   }
+  drop_from_retired(model, config, workers);
   if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_);
   pool->set_max_ejected_share(config_.health.max_ejected_share);
   pool->set_members(config, std::move(workers));
@@ -219,6 +228,7 @@ void Gateway::build_pools() {
   }
   std::erase_if(pools_, [&](auto& entry) {
     if (wanted_pools[entry.first]) return false;
+    drop_from_retired(entry.first, entry.second->config(), {});
     entry.second->set_members(entry.second->config(), {});
     for (Exchange* waiting : entry.second->line().take_all(loop_.now()))
       waiting->turn_away({404, "this model is no longer served here", "model", "model_not_found"});

@@ -111,6 +111,8 @@ class Gateway final : public RequestHandler {
   /// Some worker whose models are to be discovered has not answered yet since it was configured.
   bool discovering() const;
   std::shared_ptr<Worker> worker_for(const WorkerConfig& config);
+  void drop_from_retired(const std::string& model, const PoolConfig& config,
+                         std::span<const std::shared_ptr<Worker>> workers);
   void put_pool(const std::string& model, const PoolConfig& config,
                 std::vector<std::shared_ptr<Worker>> workers);
   /// Null also for what the tenant may not use: nobody learns which models others have.

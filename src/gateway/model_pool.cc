@@ -101,25 +101,33 @@ ModelPool::~ModelPool() {
   }
 }
 
-void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
-  config_ = config;
-  const auto wanted_of = [&](const Worker& worker) -> const WorkerConfig& {
-    const auto own = std::ranges::find(config.workers, worker.config().url, &WorkerConfig::url);
-    return own == config.workers.end() ? worker.config() : *own;
-  };
-  // All series that go, before any that come: names may change hands.
+namespace {
+
+const WorkerConfig& wanted_of(const PoolConfig& config, const Worker& worker) {
+  const auto own = std::ranges::find(config.workers, worker.config().url, &WorkerConfig::url);
+  return own == config.workers.end() ? worker.config() : *own;
+}
+
+}  // namespace
+
+void ModelPool::drop_others(const PoolConfig& config, std::span<const std::shared_ptr<Worker>> workers) {
   for (Slot slot = 0; slot < members_.size(); ++slot) {
     if (!pool_.is_member(slot)) continue;
     const Member& member = members_[slot];
     const bool stays = std::ranges::find(workers, member.worker) != workers.end();
-    if (!stays || wanted_of(*member.worker).name != member.name) drop_series(slot);
+    if (!stays || wanted_of(config, *member.worker).name != member.name) drop_series(slot);
     if (stays) continue;
     pool_.remove(slot);
     members_[slot].worker->unwatch(*this);
     members_[slot].limit.reset();
   }
+}
+
+void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers) {
+  config_ = config;
+  drop_others(config, workers);  // all series that go, before any that come: names may change hands
   for (const auto& worker : workers) {
-    const WorkerConfig& wanted = wanted_of(*worker);
+    const WorkerConfig& wanted = wanted_of(config, *worker);
     Slot slot = 0;
     while (slot < members_.size() && !(pool_.is_member(slot) && members_[slot].worker == worker)) ++slot;
     if (slot == members_.size()) slot = join(worker, wanted);

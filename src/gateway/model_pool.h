@@ -61,6 +61,9 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
 
   /// The same workers as before keep their slots and all that is learned about them.
   void set_members(const PoolConfig& config, std::vector<std::shared_ptr<Worker>> workers);
+  /// Of a pool that only ends its requests, beside the one that took its place: both count in the same
+  /// series, so workers that leave must leave here first.
+  void drop_others(const PoolConfig& config, std::span<const std::shared_ptr<Worker>> workers);
   /// How many requests the workers may have, and how many may wait. After set_members.
   void set_limits(const Config& config);
   /// See worst_in_use.
