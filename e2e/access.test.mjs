@@ -1,7 +1,10 @@
 // Who may come in and what they may use: API keys, tenants, the admin token, addresses, and that no secret
 // ever comes out.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
 import { before, describe, it } from 'node:test';
 
@@ -437,6 +440,27 @@ describe('the admin API', () => {
     }
   });
 
+  it('on a Unix socket takes changes from whoever may open it, but not from web pages', async () => {
+    const socketPath = path.join(scratch, 'access-admin.sock');
+    await startGateway(
+      { admin: `unix:${socketPath}`, pools: [{ model: 'm', workers: [upstream.url] }] },
+      { announced: true },
+    );
+    await until('it is there', () => fs.existsSync(socketPath));
+    assert.equal(fs.statSync(socketPath).mode & 0o777, 0o600);
+    const { code, stderr } = await heng('reload', '--admin', `unix:${socketPath}`);
+    assert.equal(code, 0, stderr);
+    const outgoing = http.request({
+      socketPath,
+      path: '/api/v1/reload',
+      method: 'POST',
+      headers: { origin: 'http://evil.example' },
+    });
+    outgoing.end();
+    const [answer] = await once(outgoing, 'response');
+    assert.equal(answer.resume().statusCode, 403);
+  });
+
   it('answers guesses with 401, then 429', async () => {
     const lonely = await startGateway({
       limits: { failed_logins_per_minute: 3 },
@@ -576,5 +600,27 @@ describe('canary secrets', () => {
       assert.equal(code, 3);
       assert.match(stderr, /open to every user of this machine; run: chmod 600/);
     }
+  });
+});
+
+describe('documents', () => {
+  it('the example of the hardening guide is valid', async () => {
+    const guide = fs.readFileSync(path.join(import.meta.dirname, '../docs/hardening.md'), 'utf8');
+    const [, yaml] = /```yaml\n# heng\.yaml\n([^]*?)```/.exec(guide) ?? assert.fail('no example');
+    const folder = fs.mkdtempSync(path.join(scratch, 'hardened-'));
+    const put = (name, text) => fs.writeFileSync(path.join(folder, name), text, { mode: 0o600 });
+    const made = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=heng';
+    const files = ['-keyout', 'server.key', '-out', 'server.crt'];
+    execFileSync('openssl', [...made.split(' '), ...files], { cwd: folder, stdio: 'ignore' });
+    fs.chmodSync(path.join(folder, 'server.key'), 0o600);
+    put('worker.key', 'secret\n');
+    assert.equal((await heng('key', 'new', 'a', '-f', path.join(folder, 'keys.yaml'))).code, 0);
+    put('heng.yaml', yaml);
+    const { code, stdout, stderr } = await heng('check', '-c', path.join(folder, 'heng.yaml'));
+    assert.equal(code, 0, stdout + stderr);
+    put('heng.yaml', yaml.replace(/^keys_file.*$/m, ''));
+    assert.equal((await heng('check', '-c', path.join(folder, 'heng.yaml'))).code, 3, 'without keys');
+    put('heng.yaml', yaml.replace(/^tls:[^]*?(?=^admin)/m, ''));
+    assert.equal((await heng('check', '-c', path.join(folder, 'heng.yaml'))).code, 3, 'without TLS');
   });
 });

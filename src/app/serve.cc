@@ -99,7 +99,8 @@ class Service {
  private:
   /// Changes always want a token: without a configured one we make it, for this user's commands to find.
   void keep_admin_token() {
-    if (!gateway_.config().admin || !gateway_.config().admin_token.empty()) return;
+    const Config& config = gateway_.config();
+    if (!config.admin || config.admin->is_unix() || !config.admin_token.empty()) return;
     auto own = own_admin_token(admin_.endpoint().port);
     if (!own) {
       spdlog::warn("the admin API takes no changes: {}; set `admin_token_file`", own.error().message);

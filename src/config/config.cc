@@ -88,12 +88,16 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view t
 namespace {
 
 Result<void> check_admin_token(const Config& config) {
-  if (!config.admin || is_loopback(config.admin->host) || !config.admin_token.empty()) return {};
-  return fail(
-      ErrorCode::refused,
-      fmt::format("`admin` on {} can be reached by other machines but has no token; set `admin_token_file`, "
-                  "or use 127.0.0.1:{}",
-                  format_endpoint(*config.admin), config.admin->port));
+  if (!config.admin || is_loopback(config.admin->host)) return {};
+  if (!config.admin_token.empty() && (config.tls.admin || config.insecure_bind)) return {};
+  return fail(ErrorCode::refused,
+              fmt::format("`admin` on {} can be reached by other machines {}, or use 127.0.0.1:{}",
+                          format_endpoint(*config.admin),
+                          config.admin_token.empty()
+                              ? "but has no token; set `admin_token_file`"
+                              : "in the clear, and so can its token; set `tls.admin`, or, where nobody "
+                                "listens in, `insecure_bind: true`",
+                          config.admin->port));
 }
 
 Result<void> check_tls(const Config& config) {

@@ -425,9 +425,9 @@ TEST(Secrets, AreReadFromFilesNotOpenToOthers) {
   const TempFolder folder;
   folder.write("key", "sk-123\n", 0600);
   folder.write("token", "t0ken", 0640);
-  const ConfigLoad load = parse_config(
-      "admin: 0.0.0.0:8081\nadmin_token_file: token\n" + with_worker("{url: http://a, api_key_file: key}"),
-      folder.path());
+  const ConfigLoad load = parse_config("admin: 0.0.0.0:8081\nadmin_token_file: token\ninsecure_bind: true\n" +
+                                           with_worker("{url: http://a, api_key_file: key}"),
+                                       folder.path());
   ASSERT_EQ(format_issues("f", load.issues), "");
   EXPECT_EQ(load.config.admin_token, "t0ken");
   EXPECT_EQ(load.config.pools[0].workers[0].api_key, "sk-123");
@@ -628,7 +628,7 @@ TEST(Options, EveryListedKeyCanBeSetToItsDefault) {
 TEST(Options, OverridesAreStrongerThanTheFileAndCheckedTogether) {
   const TempFolder folder;
   const std::string token = folder.write("token", "t0ken\n", 0600);
-  const std::string yaml = "admin: 0.0.0.0:8081\n" + kTail;
+  const std::string yaml = "admin: 0.0.0.0:8081\ninsecure_bind: true\n" + kTail;
   ConfigLoad load = parse_config(yaml, "", {{"admin_token_file", token, "HENG_ADMIN_TOKEN_FILE"}});
   EXPECT_EQ(format_issues("f", load.issues), "");
   EXPECT_EQ(load.config.admin_token, "t0ken");
@@ -648,6 +648,12 @@ TEST(Options, CheckConfigFindsWhatKeysDoTogether) {
   config.admin = Endpoint{"10.0.0.1", 1};
   EXPECT_FALSE(check_config(config));
   config.admin_token = "t";
+  EXPECT_THAT(check_config(config).error().message, HasSubstr("in the clear, and so can its token"));
+  config.insecure_bind = true;
+  EXPECT_TRUE(check_config(config));
+  config.insecure_bind = false;
+  config.tls.admin = true;
+  config.tls.cert_file = config.tls.key_file = "f";
   EXPECT_TRUE(check_config(config));
   config.admin = config.listen;
   EXPECT_FALSE(check_config(config));
@@ -664,6 +670,13 @@ TEST(Options, AnAddressOthersCanReachIsRefusedUnlessAskedFor) {
     config.insecure_bind = true;
     EXPECT_TRUE(check_config(config)) << host;
     config.insecure_bind = false;
+    config.keys_file = "keys.yaml";
+    EXPECT_FALSE(check_config(config)) << "keys, but in the clear";
+    config.tls.cert_file = config.tls.key_file = "f";
+    EXPECT_TRUE(check_config(config)) << host;
+    config.keys_file.clear();
+    EXPECT_FALSE(check_config(config)) << "TLS, but nobody is asked who they are";
+    config.tls = {};
   }
   EXPECT_THAT(issues_of("listen: 0.0.0.0:8080\n" + kTail),
               HasSubstr("f:1:9: `listen` on 0.0.0.0:8080 can be"));

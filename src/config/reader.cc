@@ -87,7 +87,8 @@ void ConfigReader::read_root(const YamlNode& root) {
 void ConfigReader::check_between_keys() {
   for (const CrossCheck& check : cross_checks()) {
     // A token file that could not be read is a mistake of its own.
-    if (check.key == "admin" && root_places_.contains("admin_token_file")) continue;
+    const bool no_token = config_.admin_token.empty() && root_places_.contains("admin_token_file");
+    if (check.key == "admin" && no_token) continue;
     const auto holds = check.holds(config_);
     if (holds) continue;
     const auto named = root_places_.find(std::string(check.key));

@@ -56,6 +56,7 @@ Result<void> AdminApi::start(const Endpoint& endpoint, InheritedSockets* inherit
   apply_config();
   if (const auto listening = server_.listen(endpoint, inherited); !listening) return listening;
   loopback_ = is_loopback(server_.endpoint().host);
+  socket_ = server_.endpoint().is_unix();
   return {};
 }
 
@@ -84,14 +85,14 @@ std::optional<ApiError> AdminApi::refusal(ServerConnection& connection) {
   if (reading && (path == "/healthz" || path == "/readyz")) return std::nullopt;
   if (!reading && (head.find("origin") || head.find("sec-fetch-site").value_or("none") != "none"))
     return ApiError{403, "changes are not taken from web pages", {}, {}};
+  if (socket_) return std::nullopt;
   // A page that has its own name resolve to this machine (DNS rebinding) cannot help sending that name.
   const bool rebound = loopback_ && !is_local_name(head.find("host").value_or("localhost"));
   if (has_token(head) || (reading && loopback_ && !rebound)) return std::nullopt;
   if (reading && rebound)
     return ApiError{403, "without the admin token, ask by an IP address or as 'localhost'", {}, {}};
-  const Duration wait =
-      failed_logins_.count(hash_bytes(connection.peer()), gateway_.config().limits.failed_logins_per_minute,
-                           gateway_.loop().now());
+  const Duration wait = failed_logins_.count(
+      connection.source(), gateway_.config().limits.failed_logins_per_minute, gateway_.loop().now());
   if (wait > Duration(0))
     return ApiError{429, "too many requests without the admin token from this address", {}, {}, wait};
   return ApiError{

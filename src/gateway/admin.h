@@ -12,9 +12,9 @@
 
 namespace heng {
 
-/// Changes want the token, always, and are refused to web pages. Reading is open on loopback, asked for by
-/// address or as localhost (so not to pages of rebound names); beyond it everything but /healthz and /readyz
-/// wants the token.
+/// Changes want the token, always, and are refused to web pages; a Unix socket's file mode stands for it.
+/// Reading is open on loopback, asked for by address or as localhost (so not to pages of rebound names);
+/// beyond it everything but /healthz and /readyz wants the token.
 class AdminApi final : public RequestHandler {
  public:
   /// `reload` re-reads the configuration file; null where there is none to re-read, as is `hand_over` where
@@ -55,6 +55,7 @@ class AdminApi final : public RequestHandler {
   AdminWorkers workers_;
   bool loopback_ = true;
   bool held_ = false;
+  bool socket_ = false;
   HttpServer server_;
 };
 

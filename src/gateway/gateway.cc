@@ -8,7 +8,6 @@
 
 #include <algorithm>
 
-#include "base/hash.h"
 #include "flow/api_error.h"
 #include "gateway/forwarding.h"
 
@@ -300,7 +299,7 @@ bool Gateway::ready() const {
 bool Gateway::on_head(ServerConnection& connection) {
   const HttpHead& head = connection.head();
   if (access_.is_open() || !head.target.starts_with("/v1/")) return true;
-  auto login = access_.login(head, hash_bytes(connection.peer()), loop_.now(), wall_time_s());
+  auto login = access_.login(head, connection.source(), loop_.now(), wall_time_s());
   if (login) {
     connection.tenant = std::move(*login);
     return true;

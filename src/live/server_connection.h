@@ -42,6 +42,7 @@ class ServerConnection {
   /// Hands the body's memory over, if it has memory of its own (a large one): saves the caller a copy.
   std::optional<Buffer> take_body();
   const std::string& peer() const { return peer_; }       // IP address of the client, or "unix"
+  std::uint64_t source() const { return source_; }        // see SocketAddress::source
   Instant head_started() const { return head_started_; }  // first byte of the request
 
   void observe(AnswerObserver* observer) { observer_ = observer; }
