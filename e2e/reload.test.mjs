@@ -122,7 +122,7 @@ describe('reload', () => {
     await wire.takeThrough('data: 2\n\n');
   });
 
-  it('keeps what a running stream uses, also if its policy is replaced and then its worker leaves', async () => {
+  it('keeps what a running stream uses if its policy is replaced, then its worker leaves', async () => {
     const finish = gate();
     const upstream = await startUpstream(async (incoming, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
@@ -138,10 +138,10 @@ describe('reload', () => {
     const wire = await Wire.open(gateway.port);
     wire.send(postBytes('/v1/chat/completions', chat('m', { stream: true })));
     await wire.takeThrough('data: 1\n\n');
-    gateway.write({ pools: [{ model: 'm', policy: 'least_connections', workers: [upstream.url, first.url] }] });
-    assert.equal((await gateway.heng('reload')).code, 0);
-    gateway.write({ pools: [{ model: 'm', policy: 'least_connections', workers: [first.url] }] });
-    assert.equal((await gateway.heng('reload')).code, 0);
+    for (const workers of [[upstream.url, first.url], [first.url]]) {
+      gateway.write({ pools: [{ model: 'm', policy: 'least_connections', workers }] });
+      assert.equal((await gateway.heng('reload')).code, 0);
+    }
     finish.resolve();
     await wire.takeThrough('data: 50\n\n');
     assert.ok(!(await gateway.admin('/metrics')).text().includes(upstream.name), 'its series have gone');
