@@ -83,14 +83,13 @@ std::string results_json(const Scenario& scenario, const std::vector<SimResult>&
 std::string record_json(const RequestRecord& record, std::string_view policy) {
   constexpr std::string_view kEnds[] = {"completed", "refused", "failed"};
   const std::string worker = record.worker == kNoSlot ? "null" : fmt::format("{}", record.worker + 1);
-  return fmt::format(
-      R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","ttft_ms":{},"duration_ms":{},)"
-      R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{},"attempts":{},"worker":{}}})"
-      "\n",
-      json_quote(policy), record.id, to_seconds(record.arrived.time_since_epoch()),
-      kEnds[static_cast<std::size_t>(record.end)], to_milliseconds(record.ttft),
-      to_milliseconds(record.duration), record.prompt_tokens, record.cached_tokens, record.output_tokens,
-      record.attempts, worker);
+  return fmt::format(R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","ttft_ms":{},"duration_ms":{},)"
+                     R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{},"attempts":{},"worker":{}}})"
+                     "\n",
+                     json_quote(policy), record.id, to_seconds(record.arrived.time_since_epoch()),
+                     kEnds[static_cast<std::size_t>(record.end)], to_milliseconds(record.ttft),
+                     to_milliseconds(record.duration), record.prompt_tokens, record.cached_tokens,
+                     record.output_tokens, record.attempts, worker);
 }
 
 /// How many requests there will be, for the progress bar; 0 = unknown.

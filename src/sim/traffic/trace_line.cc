@@ -72,8 +72,10 @@ std::optional<Duration> parse_time(std::string_view text) {
   }
   const year_month_day day(year(digits(text, 0, 4)), month(static_cast<unsigned>(digits(text, 5, 2))),
                            std::chrono::day(static_cast<unsigned>(digits(text, 8, 2))));
+  const int years = digits(text, 0, 4);  // in nanoseconds others do not fit
   const int hour = digits(text, 11, 2), minute = digits(text, 14, 2), second = digits(text, 17, 2);
-  if (!day.ok() || digits(text, 0, 4) > 2095 || hour > 23 || minute > 59 || second > 60) return std::nullopt;
+  if (!day.ok() || years < 1970 || years > 2095 || hour > 23 || minute > 59 || second > 60)
+    return std::nullopt;
   const std::string_view rest = text.substr(kForm.size());
   std::int64_t ns = 0;
   if (!rest.empty()) {
