@@ -244,12 +244,13 @@ void ClientConnection::take_body(std::string_view bytes) {
 void ClientConnection::complete(bool reusable) {
   ResponseObserver* observer = std::exchange(observer_, nullptr);
   const bool all_sent = sent_ == request_.head.size() + request_.body.size();
-  if (reusable && all_sent && keep_alive_) {
+  const Duration idle = origin_.options_.idle_timeout;
+  if (reusable && all_sent && keep_alive_ && idle > Duration(0)) {
     phase_ = Phase::idle;
     watch_.set_bulk(false);
     paused_ = false;
     reused_ = true;
-    deadline_ = deadline_after(origin_.loop_.now(), origin_.options_.idle_timeout);
+    deadline_ = origin_.loop_.now() + idle;
     origin_.idle_.push_back(this);
   } else {
     close();

@@ -123,7 +123,7 @@ class HttpOrigin {
     bool tls = false;
     ClientTlsFiles tls_files;
     bool tls_verify = true;
-    Duration idle_timeout = 60s;
+    Duration idle_timeout = 60s;  // 0 = connections are not used again
     /// Asked about the very address that is then connected to; null = any will do.
     std::function<Result<void>(const SocketAddress&)> admit;
     HeadLimits head_limits{.head_bytes = 64 << 10, .header_count = 200, .target_bytes = 8 << 10};

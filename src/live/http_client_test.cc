@@ -247,6 +247,17 @@ TEST_F(Client, AnswersWithoutABodyAreCompleteAtTheirHead) {
   EXPECT_EQ(origin_->idle_connections(), 1u);
 }
 
+TEST_F(Client, WithoutIdleTimeNoConnectionIsKept) {
+  begin(0s);
+  Answer answer;
+  send(answer);
+  Peer server = accept();
+  expect_request(server);
+  server.send(sized("x"));
+  EXPECT_TRUE(wait(answer));
+  EXPECT_EQ(origin_->idle_connections(), 0u);
+}
+
 TEST_F(Client, ConnectionsThatSayMoreThanTheirAnswerAreNotReused) {
   for (const std::string& bytes :
        {sized("x") + "HTTP/1.1 200 OK\r\n", sized("x") + "\n",
