@@ -12,21 +12,13 @@ import {
   Program,
   requestBytes,
   scratch,
-  sleep,
   startGateway,
+  startStreams,
   startUpstream,
+  streamSlowly,
   until,
   Wire,
 } from './harness.mjs';
-
-const stream = async (incoming, response) => {
-  response.writeHead(200, { 'content-type': 'text/event-stream' });
-  for (let i = 0; i < 5; ++i) {
-    response.write(`data: ${i}\n\n`);
-    await sleep(10);
-  }
-  response.end('data: [DONE]\n\n');
-};
 
 /// Also of a process that nobody has waited for yet.
 function hasEnded(pid) {
@@ -56,46 +48,17 @@ async function startPredecessor(t, config) {
   return { gateway, handOver, successors };
 }
 
-/// Clients that ask again and again until stopped, on kept and on new connections; what went wrong is in
-/// `failures`.
-function startLoad(gateway, count) {
-  const failures = [];
-  let running = true;
-  let done = 0;
-  const clients = Array.from({ length: count }, async (_, index) => {
-    while (running) {
-      const answer = await gateway
-        .request('/v1/chat/completions', {
-          body: chat('m', { stream: true }),
-          headers: index % 2 === 0 ? {} : { connection: 'close' },
-        })
-        .catch(error => ({ error }));
-      if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n'))
-        failures.push(answer.error ?? `${answer.status} ${answer.text()}`);
-      ++done;
-    }
-  });
-  return {
-    failures,
-    done: () => done,
-    stop: async () => {
-      running = false;
-      await Promise.all(clients);
-    },
-  };
-}
-
 /// More of them, for a soak: HENG_E2E_HANDOVERS=20 HENG_E2E_RELOADS=1000.
 const handovers = Number(process.env.HENG_E2E_HANDOVERS ?? 5);
 const reloads = Number(process.env.HENG_E2E_RELOADS ?? 100);
 
 describe('hand-over', () => {
   it(`under load loses nothing, ${handovers} times over and between ${reloads} reloads`, async t => {
-    const upstream = await startUpstream(stream);
+    const upstream = await startUpstream(streamSlowly);
     const { gateway, handOver, successors } = await startPredecessor(t, {
       pools: [{ model: 'm', workers: [upstream.url] }],
     });
-    const load = startLoad(gateway, 8);
+    const load = startStreams(t, gateway);
     await until('the load runs', () => load.done() > 20);
     for (let round = 0; round < handovers; ++round) {
       for (let i = 0; i < reloads / handovers; ++i)

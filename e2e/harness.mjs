@@ -321,6 +321,48 @@ export function answerJson(incoming, response, body) {
   response.end(JSON.stringify({ id: 'answer', object: 'chat.completion', bytes: body.length }));
 }
 
+/// A worker's handler: a few events, slowly.
+export async function streamSlowly(incoming, response) {
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  for (let i = 0; i < 5; ++i) {
+    response.write(`data: ${i}\n\n`);
+    await sleep(10);
+  }
+  response.end('data: [DONE]\n\n');
+}
+
+/// Clients that stream again and again until stopped, on kept and on new connections, from workers that
+/// `streamSlowly`. What went wrong is in `failures`.
+export function startStreams(t, gateway, { clients = 8 } = {}) {
+  const used = [],
+    failures = [],
+    recent = 3 * clients;
+  let running = true;
+  t.after(() => (running = false));
+  const all = Array.from({ length: clients }, async (_, index) => {
+    const headers = index % 2 === 0 ? {} : { connection: 'close' };
+    while (running) {
+      const answer = await gateway
+        .request('/v1/chat/completions', { body: chat('m', { stream: true }), headers })
+        .catch(error => ({ error }));
+      if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n'))
+        failures.push(answer.error ?? `${answer.status} ${answer.text()}`);
+      used.push(answer.worker);
+    }
+  });
+  return {
+    failures,
+    done: () => used.length,
+    usedNow: name => until(`${name} is used`, () => used.slice(-recent).includes(name)),
+    usedNoMore: name =>
+      until(`${name} is not used`, () => used.length > recent && !used.slice(-recent).includes(name)),
+    stop: async () => {
+      running = false;
+      await Promise.all(all);
+    },
+  };
+}
+
 const agent = new http.Agent({ keepAlive: true });
 cleanups.push(async () => agent.destroy());
 

@@ -10,7 +10,9 @@ import {
   postBytes,
   sleep,
   startGateway,
+  startStreams,
   startUpstream,
+  streamSlowly,
   until,
   Wire,
 } from './harness.mjs';
@@ -18,15 +20,7 @@ import {
 describe('reload', () => {
   let first, second;
   before(async () => {
-    const slowly = async (incoming, response) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      for (let i = 0; i < 5; ++i) {
-        response.write(`data: ${i}\n\n`);
-        await sleep(10);
-      }
-      response.end('data: [DONE]\n\n');
-    };
-    [first, second] = [await startUpstream(slowly), await startUpstream(slowly)];
+    [first, second] = [await startUpstream(streamSlowly), await startUpstream(streamSlowly)];
   });
 
   const pool = (...workers) => ({
@@ -46,21 +40,7 @@ describe('reload', () => {
   ]) {
     it(`${how} under load loses nothing`, async t => {
       const gateway = await startGateway(pool(first));
-      const used = [],
-        failures = [];
-      let running = true;
-      t.after(() => (running = false));
-      const clients = Array.from({ length: 8 }, async () => {
-        while (running) {
-          const answer = await ask(gateway).catch(error => ({ error }));
-          if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n'))
-            failures.push(answer.error ?? answer.text());
-          used.push(answer.worker);
-        }
-      });
-      const usedNow = name => until(`${name} is used`, () => used.slice(-16).includes(name));
-      const usedNoMore = name =>
-        until(`${name} is not used`, () => used.length > 16 && !used.slice(-16).includes(name));
+      const { failures, usedNow, usedNoMore, stop } = startStreams(t, gateway);
       await usedNow(first.name);
       for (let round = 0; round < 2; ++round) {
         gateway.write(pool(first, second));
@@ -73,8 +53,7 @@ describe('reload', () => {
         await reload(gateway);
         await usedNoMore(second.name);
       }
-      running = false;
-      await Promise.all(clients);
+      await stop();
       assert.deepEqual(failures, []);
     });
   }

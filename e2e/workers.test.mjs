@@ -14,7 +14,9 @@ import {
   scratch,
   sleep,
   startGateway,
+  startStreams,
   startUpstream,
+  streamSlowly,
   until,
   Wire,
 } from './harness.mjs';
@@ -31,16 +33,6 @@ async function run(gateway, ...args) {
   const { code, stdout, stderr } = await gateway.heng('worker', ...args);
   assert.equal(code, 0, stderr);
   return stdout;
-}
-
-/// Streams a few events, slowly.
-async function slowly(incoming, response) {
-  response.writeHead(200, { 'content-type': 'text/event-stream' });
-  for (let i = 0; i < 4; ++i) {
-    response.write(`data: ${i}\n\n`);
-    await sleep(10);
-  }
-  response.end('data: [DONE]\n\n');
 }
 
 /// A worker whose streams end when told to.
@@ -64,25 +56,11 @@ async function openStream(gateway) {
 
 describe('workers at run time', () => {
   it('come, change and go under load without one lost request', { timeout: 60_000 }, async t => {
-    const [first, second, third] = await Promise.all([0, 1, 2].map(() => startUpstream(slowly)));
+    const [first, second, third] = await Promise.all([0, 1, 2].map(() => startUpstream(streamSlowly)));
     const gateway = await startGateway({
       pools: [{ model: 'm', policy: 'round_robin', workers: [first.url] }],
     });
-    const used = [],
-      failures = [];
-    let running = true;
-    t.after(() => (running = false));
-    const clients = Array.from({ length: 8 }, async () => {
-      while (running) {
-        const answer = await ask(gateway, { stream: true }).catch(error => ({ error }));
-        if (answer.error || answer.status !== 200 || !answer.text().endsWith('data: [DONE]\n\n'))
-          failures.push(answer.error ?? answer.text());
-        used.push(answer.worker);
-      }
-    });
-    const usedNow = name => until(`${name} is used`, () => used.slice(-24).includes(name));
-    const usedNoMore = name =>
-      until(`${name} is not used`, () => used.length > 24 && !used.slice(-24).includes(name));
+    const { failures, usedNow, usedNoMore, stop } = startStreams(t, gateway);
     for (let round = 0; round < 2; ++round) {
       await run(gateway, 'add', second.url, '--name', 'second');
       await usedNow('second');
@@ -101,8 +79,7 @@ describe('workers at run time', () => {
       await usedNoMore(third.name);
       assert.equal(await worker(gateway, 'second'), undefined);
     }
-    running = false;
-    await Promise.all(clients);
+    await stop();
     assert.deepEqual(failures, []);
     const page = (await gateway.admin('/metrics')).text();
     assert.ok(!page.includes('worker="second"') && !page.includes(`worker="${third.name}"`));
