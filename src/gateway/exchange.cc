@@ -190,10 +190,11 @@ Slot Exchange::choose_worker() {
   } else if (session_ != 0) {
     if (const auto worker = pool_->sessions().find(session_, now)) home = pool_->slot_of(*worker);
   }
-  const RequestView view = view_for_choice();
-  if (home != kNoSlot && pool.reserve_on(home, view, now, pinned_worker_ != 0)) return home;
+  if (home != kNoSlot && pool.reserve_on(home, view_for_choice(), now, pinned_worker_ != 0)) return home;
   if (pinned_worker_ != 0 && home != kNoSlot && pool.is_usable(home)) return kNoSlot;  // nobody else has it
-  return pool.reserve(view, now).value_or(kNoSlot);
+  // In an overload nobody's prompt need be hashed to learn that.
+  if (pool.limited() && pool.room() != Pool::Room::free) return kNoSlot;
+  return pool.reserve(view_for_choice(), now).value_or(kNoSlot);
 }
 
 /// With the hashes of the prompt, if the policy asks for them: not kept, for most requests choose once.
