@@ -23,6 +23,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
     weight_.push_back(0);
     capacity_.push_back(0);
     identity_.push_back(0);
+    reported_.push_back({});
   }
   state_[slot] = State::member;
   healthy_[slot] = usable_[slot] = 1;
@@ -32,6 +33,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
   weight_[slot] = weight;
   capacity_[slot] = capacity;
   identity_[slot] = identity;
+  reported_[slot] = {};
   set_limit(slot, 0);
   rebuild();
   return slot;
@@ -68,6 +70,8 @@ void Pool::set_ramp(Slot slot, double share) {
   weight_[slot] = configured_weight_[slot] * share;
 }
 
+void Pool::set_reported(Slot slot, const EngineLoad& load) { reported_[slot] = load; }
+
 void Pool::set_limit(Slot slot, std::uint32_t in_flight_max) {
   limits_ += (in_flight_max != 0) - (limit_[slot] != 0);
   limit_[slot] = in_flight_max;
@@ -89,7 +93,9 @@ void Pool::rebuild() {
   ++generation_;
 }
 
-PoolView Pool::view() const { return {eligible_, in_flight_, weight_, capacity_, identity_, generation_}; }
+PoolView Pool::view() const {
+  return {eligible_, in_flight_, weight_, capacity_, identity_, reported_, generation_};
+}
 
 std::optional<Slot> Pool::reserve(const RequestView& request, Instant now, Slot avoid) {
   const bool all = avoid == kNoSlot && !limited();

@@ -33,6 +33,9 @@ class Pool {
   /// Share of its weight a worker in slow start gets, in (0, 1].
   void set_ramp(Slot slot, double share);
 
+  /// What the worker says about its engine.
+  void set_reported(Slot slot, const EngineLoad& load);
+
   /// How many requests a worker, and the whole pool, may have at a time; 0 = no limit. Those under way stay.
   void set_limit(Slot slot, std::uint32_t in_flight_max);
   void set_pool_limit(std::uint32_t in_flight_max) { pool_limit_ = in_flight_max; }
@@ -89,6 +92,7 @@ class Pool {
   std::vector<double> weight_;  // configured x ramp
   std::vector<double> capacity_;
   std::vector<std::uint64_t> identity_;
+  std::vector<EngineLoad> reported_;
   std::vector<Slot> eligible_;
   std::vector<Slot> candidates_;  // scratch
   std::uint32_t total_in_flight_ = 0;

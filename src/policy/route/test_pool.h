@@ -22,12 +22,14 @@ class TestPool {
     while (slot < member_.size() && member_[slot]) ++slot;
     if (slot == member_.size()) {
       in_flight.push_back(0), weight.push_back(0), capacity.push_back(0), identity.push_back(0);
+      reported.push_back({});
       member_.push_back(false), healthy_.push_back(false);
     }
     in_flight[slot] = 0;
     weight[slot] = worker_weight;
     capacity[slot] = worker_capacity;
     identity[slot] = mix(++joined_);
+    reported[slot] = {};
     member_[slot] = healthy_[slot] = true;
     change();
     return slot;
@@ -36,7 +38,7 @@ class TestPool {
   void set_healthy(Slot slot, bool healthy) { healthy_[slot] = healthy, change(); }
   bool usable(Slot slot) const { return slot < member_.size() && member_[slot] && healthy_[slot]; }
 
-  PoolView view() const { return {eligible_, in_flight, weight, capacity, identity, generation_}; }
+  PoolView view() const { return {eligible_, in_flight, weight, capacity, identity, reported, generation_}; }
 
   /// Chooses, reserves and tells the policy; kNoSlot if nothing was eligible.
   Slot start(RoutePolicy& policy, const RequestView& request, Instant now, Rng& rng) {
@@ -61,6 +63,7 @@ class TestPool {
   std::vector<double> weight;
   std::vector<double> capacity;
   std::vector<std::uint64_t> identity;
+  std::vector<EngineLoad> reported;
 
  private:
   void change() {
