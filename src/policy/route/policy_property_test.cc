@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 
+#include "policy/route/explain.h"
 #include "policy/route/registry.h"
 #include "policy/route/test_pool.h"
 
@@ -22,9 +23,10 @@ class EveryPolicy : public testing::TestWithParam<const RoutePolicyEntry*> {
 /// passes. Checks after every step what must always hold, and records the choices.
 class RandomLife {
  public:
-  RandomLife(RoutePolicy& policy, std::uint64_t seed, std::size_t workers)
+  RandomLife(RoutePolicy& policy, std::uint64_t seed, std::size_t workers, bool explained = false)
       : policy_(policy),
         pool_(workers),
+        explained_(explained),
         rng_(Rng(seed).split("policy")),
         events_(Rng(seed).split("events")) {}
 
@@ -47,12 +49,21 @@ class RandomLife {
     const RequestView request{.id = ++requests_,
                               .affinity = events_.below(4) == 0 ? 0 : events_.below(50),
                               .prompt_tokens = events_.exponential(300)};
+    if (explained_ && !well_explained(explain_choice(policy_, request, pool_.view(), now_)))
+      return "explains others than the eligible, or with other terms";
     const Slot slot = pool_.start(policy_, request, now_, rng_);
     choices_.push_back(slot);
     if (pool_.view().eligible.empty()) return slot == kNoSlot ? "" : "chose from an empty pool";
     if (!pool_.usable(slot)) return "chose an absent or unhealthy worker";
     open_[requests_] = {slot, now_};
     return check_weights();
+  }
+  bool well_explained(const std::vector<Candidate>& candidates) const {
+    if (!std::ranges::equal(candidates, pool_.view().eligible, {}, &Candidate::worker)) return false;
+    return std::ranges::all_of(candidates, [&](const Candidate& candidate) {
+      return !candidate.terms.empty() && std::ranges::equal(candidate.terms, candidates.front().terms, {},
+                                                            &CostTerm::name, &CostTerm::name);
+    });
   }
   AttemptEvent event_of(std::uint64_t id, AttemptEvent::Kind kind) {
     const auto& [slot, started] = open_.at(id);
@@ -107,6 +118,7 @@ class RandomLife {
 
   RoutePolicy& policy_;
   TestPool pool_;
+  bool explained_;
   Rng rng_, events_;
   Instant now_{std::chrono::hours(2)};
   std::uint64_t requests_ = 0;
@@ -129,6 +141,19 @@ TEST_P(EveryPolicy, SameSeedSameChoices) {
     for (int i = 0; i < 2000; ++i) first.step(), second.step();
     ASSERT_FALSE(first.choices().empty());
     ASSERT_EQ(first.choices(), second.choices());
+  }
+}
+
+TEST_P(EveryPolicy, ExplainingChangesNoChoice) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    const auto one = make(), two = make();
+    RandomLife silent(*one, seed, 6), explained(*two, seed, 6, true);
+    for (int i = 0; i < 2000; ++i) {
+      silent.step();
+      ASSERT_EQ(explained.step(), "");
+    }
+    ASSERT_FALSE(silent.choices().empty());
+    ASSERT_EQ(silent.choices(), explained.choices());
   }
 }
 
