@@ -1,4 +1,5 @@
-// Remembers one value for each attempt in flight, without allocating per attempt.
+// Remembers one value for each pair of a number and a worker, such as each attempt in flight, without
+// allocating per pair.
 #pragma once
 
 #include <optional>
@@ -38,6 +39,12 @@ class AttemptTable {
     }
     cells_[hole].worker = kNoSlot;
     return value;
+  }
+
+  /// nullptr if it is unknown. Valid until the next put or take.
+  T* at(std::uint64_t request, Slot worker) {
+    Cell& cell = cells_[find(request, worker)];
+    return cell.worker == kNoSlot ? nullptr : &cell.value;
   }
 
   std::size_t size() const { return size_; }

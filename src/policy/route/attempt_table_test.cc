@@ -28,6 +28,11 @@ RC_GTEST_PROP(AttemptTableProperty, BehavesAsAMap, ()) {
         if (taken) RC_ASSERT(*taken == found.mapped());
       }
       RC_ASSERT(table.size() == map.size());
+      const std::uint64_t asked = mix(step + 7 * round) % 60;
+      const auto known = map.find({asked, static_cast<Slot>(mix(asked) % 3)});
+      const int* const value_of = table.at(asked, static_cast<Slot>(mix(asked) % 3));
+      RC_ASSERT((value_of != nullptr) == (known != map.end()));
+      if (value_of != nullptr) RC_ASSERT(*value_of == known->second);
     }
   }
 }
