@@ -15,7 +15,12 @@
   X(response_time)             \
   X(two_choices)               \
   X(hash)                      \
-  X(dynamic_weight)
+  X(dynamic_weight)            \
+  X(smg_cache_aware)           \
+  X(smg_least_load)            \
+  X(llmd_weighted)             \
+  X(llmd_sticky)               \
+  X(dynamo_kv)
 
 namespace heng {
 
