@@ -49,11 +49,13 @@ void PrefixLru::insert(std::span<const std::uint64_t> prefix, double block_token
 }
 
 void PrefixLru::touch(std::uint64_t hash, double tokens, Slot slot) {
-  if (const std::uint32_t* const known = node_of_.at(hash, slot)) {
-    const std::uint32_t at = *known;
-    detach(at);
-    append(at);
-    return;
+  if (const std::uint32_t* const first = first_holder_.at(hash, 0)) {
+    std::uint32_t at = *first;
+    while (at != kNone && nodes_[at].slot != slot) at = nodes_[at].following;
+    if (at != kNone) {
+      detach(at);
+      return append(at);
+    }
   }
   List& list = list_of(slot);
   while (list.oldest != kNone && list.tokens + tokens > options_.tokens) forget(list.oldest);
@@ -64,14 +66,13 @@ void PrefixLru::touch(std::uint64_t hash, double tokens, Slot slot) {
   } else {
     free_ = nodes_[at].older;
   }
-  const std::uint32_t* const first = first_holder_.at(hash, 0);
+  const std::uint32_t* const first = first_holder_.at(hash, 0);  // may just have been forgotten
   nodes_[at] = {.hash = hash,
                 .tokens = static_cast<float>(tokens),
                 .slot = slot,
                 .following = first == nullptr ? kNone : *first};
   if (first != nullptr) nodes_[*first].previous = at;
   first_holder_.put(hash, 0, at);
-  node_of_.put(hash, slot, at);
   append(at);
 }
 
@@ -96,7 +97,6 @@ void PrefixLru::detach(std::uint32_t at) {
 void PrefixLru::forget(std::uint32_t at) {
   detach(at);
   Node& node = nodes_[at];
-  node_of_.take(node.hash, node.slot);
   if (node.following != kNone) nodes_[node.following].previous = node.previous;
   if (node.previous != kNone) {
     nodes_[node.previous].following = node.following;

@@ -18,7 +18,7 @@ struct PrefixLruOptions {
   bool after_gaps = false;   // a match goes on after a block that the worker lacks, while anybody has it
 };
 
-/// Owned by a policy. Memory is bounded by `tokens`, about 100 bytes for a block, and grows into that.
+/// Owned by a policy. Memory is bounded by `tokens`, some 100 bytes for a block on a worker, and grows into that.
 class PrefixLru {
  public:
   explicit PrefixLru(const PrefixLruOptions& options) : options_(options) {}
@@ -30,7 +30,7 @@ class PrefixLru {
   /// + matching blocks of all workers), unless the same prompt was asked for last.
   std::span<const std::uint32_t> match(std::span<const std::uint64_t> prefix);
 
-  /// The worker gets the prompt, whose blocks are `block_tokens` each. O(blocks).
+  /// The worker gets the prompt, whose blocks are `block_tokens` each. O(matching blocks of all workers).
   void insert(std::span<const std::uint64_t> prefix, double block_tokens, Slot slot);
 
  private:
@@ -57,7 +57,6 @@ class PrefixLru {
   PrefixLruOptions options_;
   std::vector<Node> nodes_;
   std::uint32_t free_ = kNone;                // first of the unused nodes, linked by `older`
-  AttemptTable<std::uint32_t> node_of_;       // a worker's node for a block
   AttemptTable<std::uint32_t> first_holder_;  // a block's first node; the worker is always 0
   std::vector<List> lists_;                   // [slots]
   List shared_list_;
