@@ -64,6 +64,17 @@ TEST(DynamoKv, ASharedBlockIsInUseUntilItsLastRequestEnds) {
   EXPECT_EQ(scene.choices(Scene::tokens(16)), Slots{0});
 }
 
+TEST(DynamoKv, ANewWorkerInTheSlotKeepsItsOwnBlocks) {
+  Scene scene("dynamo_kv", 2);
+  const std::uint64_t old = scene.send(0, Scene::prompt(1, 8));
+  scene.pool.remove(0);
+  ASSERT_EQ(scene.pool.add(), 0U);
+  decode(scene, 0, Scene::prompt(1, 8)), decode(scene, 1, Scene::tokens(16 * 31));
+  EXPECT_EQ(scene.choices(Scene::tokens(160)), Slots{1});  // 32 against 31 blocks
+  scene.end(0, old);
+  EXPECT_EQ(scene.choices(Scene::tokens(160)), Slots{1});
+}
+
 TEST(DynamoKv, OnlyTheUncachedPartWaits) {
   Scene scene("dynamo_kv", 2);
   scene.serve(0, Scene::prompt(1, 8));

@@ -58,6 +58,16 @@ TEST(LlmdSticky, TokensWaitUntilTheFirstByteOrTheEnd) {
   EXPECT_EQ(scene.choices(Scene::tokens(10)), (Slots{0, 1}));
 }
 
+TEST(LlmdSticky, ANewWorkerInTheSlotKeepsItsOwnTokens) {
+  Scene scene("llmd_sticky", 2);
+  const std::uint64_t old = scene.send(0, Scene::tokens(1000));
+  scene.pool.remove(0);
+  ASSERT_EQ(scene.pool.add(), 0U);
+  scene.send(0, Scene::tokens(500)), scene.send(1, Scene::tokens(400));
+  scene.end(0, old);
+  EXPECT_EQ(scene.choices(Scene::tokens(10)), Slots{1});
+}
+
 TEST(LlmdSticky, CachedPartsDoNotWait) {
   Scene scene("llmd_sticky", 2);
   scene.serve(0, Scene::prompt(1, 10));

@@ -50,6 +50,8 @@ TEST(SmgCacheAware, SpillingTakesBothMargins) {
   scene.serve(0, Scene::prompt(1, 10));
   scene.pool.in_flight = {300, 170};  // 300 > 235 + 64, but 300 <= 1.5 x 235
   EXPECT_EQ(scene.choices(Scene::prompt(1, 10)), Slots{0});
+  scene.pool.in_flight = {128, 0};  // 128 > 1.5 x 64, but not > 64 + 64
+  EXPECT_EQ(scene.choices(Scene::prompt(1, 10)), Slots{0});
   scene.pool.in_flight = {600, 170};  // 600 > 385 + 64 and 600 > 577.5
   EXPECT_EQ(scene.choices(Scene::prompt(1, 10)), Slots{1});
 }
