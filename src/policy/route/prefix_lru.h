@@ -18,7 +18,8 @@ struct PrefixLruOptions {
   bool after_gaps = false;   // a match goes on after a block that the worker lacks, while anybody has it
 };
 
-/// Owned by a policy. Memory is bounded by `tokens`, some 100 bytes for a block on a worker, and grows into that.
+/// Owned by a policy. Memory is bounded by `tokens`, some 100 bytes for a block on a worker, and grows into
+/// that.
 class PrefixLru {
  public:
   explicit PrefixLru(const PrefixLruOptions& options) : options_(options) {}
