@@ -41,7 +41,7 @@ std::string_view to_string(Refusal refusal) {
 Result<void> check(const EngineParams& params) {
   const auto bad = [](std::string message) { return fail(ErrorCode::invalid, std::move(message)); };
   if (params.t_base < 0ns || params.t_prefill < 0ns || params.t_decode_seq < 0ns || !(params.t_kv_ns >= 0) ||
-      !(params.t_attention_ns >= 0)) {
+      !(params.t_attention_ns >= 0) || !(params.kv_mixed >= 0)) {
     return bad("the engine's times must not be negative");
   }
   if (!(params.overlap >= 0 && params.overlap <= 1)) return bad("overlap must be from 0 to 1");
@@ -67,7 +67,8 @@ Duration step_time(const EngineParams& params, const StepWork& work) {
   const double multiply =
       ns(params.t_prefill) * (static_cast<double>(work.prefill_tokens) + params.overlap * decoding);
   const double total = read + multiply - params.overlap * std::min(read, multiply) +
-                       params.t_kv_ns * static_cast<double>(work.kv_tokens_read) +
+                       params.t_kv_ns * (work.prefill_tokens > 0 ? params.kv_mixed : 1) *
+                           static_cast<double>(work.kv_tokens_read) +
                        params.t_attention_ns * static_cast<double>(work.attention_pairs);
   return Duration(std::max<Duration::rep>(1, std::llround(total / params.speed)));
 }
@@ -318,7 +319,8 @@ bool Engine::admit(Slot slot, std::uint32_t budget) {
                 .first(std::min<std::size_t>(request.blocks.size(), (known - 1) / params_.block_size));
   }
   const KvCache::Match match = cache_.match(chain);
-  const std::uint32_t computed = match.blocks * params_.block_size;
+  const std::uint32_t matched = match.blocks * params_.block_size;
+  const std::uint32_t computed = std::max(matched, std::min(request.cached_tokens, known - 1));
   const std::uint32_t first_chunk = std::min(known - computed, budget);
   const std::uint32_t blocks = (computed + first_chunk + params_.block_size - 1) / params_.block_size;
   const std::uint32_t needed = blocks - match.blocks + match.free_blocks;
@@ -337,13 +339,13 @@ bool Engine::admit(Slot slot, std::uint32_t budget) {
   sequence.published = match.blocks;
   Active active{};
   active.slot = slot;
-  active.computed = active.room = computed;
+  active.computed = computed;
+  active.room = matched;
   active.known = known;
   active.prompt = request.prompt_tokens;
   active.end = request.prompt_tokens + request.output_tokens;
-  active.publish_at = params_.prefix_caching && match.blocks < request.blocks.size()
-                          ? computed + params_.block_size
-                          : kNoMore;
+  active.publish_at =
+      params_.prefix_caching && match.blocks < request.blocks.size() ? matched + params_.block_size : kNoMore;
   active.every_token = request.every_token;
   running_.push_back(active);
   return true;

@@ -23,7 +23,8 @@ struct EngineParams {
   Duration t_prefill = std::chrono::nanoseconds(86'000);  // per prompt token: the weights are multiplied
   Duration t_decode_seq =
       std::chrono::nanoseconds(37'000);  // per decoding sequence: sampling, scheduling, activations
-  double t_kv_ns = 83;                   // per token of context read by a decoding sequence
+  double t_kv_ns = 83;                   // per token of context read by a decoding sequence, ...
+  double kv_mixed = 1;                   // ... so many times that in steps that also compute prompts
   double t_attention_ns = 2.8;           // per (prompt token, earlier token) pair; 0 = prefill cost is linear
   /// Share of the shorter of reading the weights and multiplying by them that hides behind the longer, in
   /// [0, 1]: 0 adds them up, 1 is the roofline.
@@ -58,6 +59,9 @@ struct EngineRequest {
   /// rest is never shared) and may go on into the answer where the caller knows it (so that a next turn finds
   /// it).
   std::vector<std::uint64_t> blocks;
+  /// So many tokens of the prompt are taken for cached, whatever `blocks` finds: for measured requests of
+  /// which no more is known.
+  std::uint32_t cached_tokens = 0;
 };
 
 struct EngineEvent {
@@ -77,9 +81,9 @@ struct StepWork {
       0;  // sum over chunks [a, b) of the pairs (query, key <= query) = (b(b+1) - a(a+1))/2
 };
 
-/// (read + multiply - overlap min(read, multiply) + t_kv kv_tokens_read + t_attention attention_pairs) /
-/// speed, in whole nanoseconds, at least one, with read = t_base + t_decode_seq decode_sequences and multiply
-/// = t_prefill (prefill_tokens + overlap decode_sequences).
+/// (read + multiply - overlap min(read, multiply) + t_kv m kv_tokens_read + t_attention attention_pairs) /
+/// speed, in whole nanoseconds, at least one, with read = t_base + t_decode_seq decode_sequences, multiply
+/// = t_prefill (prefill_tokens + overlap decode_sequences), and m = kv_mixed if prefill_tokens > 0, else 1.
 Duration step_time(const EngineParams& params, const StepWork& work);
 
 /// Since construction. submitted = refused + canceled + finished + waiting + running, always.

@@ -82,6 +82,28 @@ TEST(EngineStepTime, IsTheStatedSum) {
   EXPECT_EQ(step_time(params, work), 676ns);
 }
 
+TEST(EngineStepTime, ReadsContextSlowerBesidePrompts) {
+  EngineParams params = plain();
+  params.t_kv_ns = 10;
+  params.kv_mixed = 3;
+  EXPECT_EQ(step_time(params, {.decode_sequences = 1, .kv_tokens_read = 1000}), 1ms + 100us + 10us);
+  EXPECT_EQ(step_time(params, {.prefill_tokens = 5, .decode_sequences = 1, .kv_tokens_read = 1000}),
+            1ms + 50us + 100us + 30us);
+}
+
+TEST(EnginePrefix, TakesTheCallersWordForCachedTokens) {
+  Engine engine(plain());
+  EngineRequest known = request(1, 90, 2);
+  known.cached_tokens = 70;
+  engine.submit(known, kStart);
+  const std::vector<EngineEvent> events = run_out(engine);
+  EXPECT_EQ(events.front().at, kStart + 1ms + 200us);  // 20 tokens are left
+  EXPECT_EQ(events.front().cached_tokens, 70u);
+  known.cached_tokens = 500;  // the last token is always computed
+  engine.submit(known, events.back().at);
+  EXPECT_EQ(run_out(engine).front().cached_tokens, 89u);
+}
+
 TEST(EngineStepTime, DefaultsMatchTheHardwareTheyCite) {
   const EngineParams params;
   // One sequence decodes at about 95 tokens/s, 8 run nearly as fast each, prompts prefill at 10 to 15

@@ -97,6 +97,7 @@ constexpr Field kEngine[] = {
     {"t_decode_seq", Type::duration, 0, 10, "", at<&Engines::t_decode_seq>, ""},
     {"t_kv_ns", Type::number, 0, 1e9, "", at<&Engines::t_kv_ns>, ""},
     {"t_attention_ns", Type::number, 0, 1e9, "", at<&Engines::t_attention_ns>, ""},
+    {"kv_mixed", Type::number, 0, 1e3, "", at<&Engines::kv_mixed>, ""},
     {"overlap", Type::number, 0, 1, "", at<&Engines::overlap>, ""},
     {"max_num_seqs", Type::count, 1, 1e6, "", at<&Engines::max_num_seqs>, ""},
     {"max_num_batched_tokens", Type::count, 1, 1e7, "", at<&Engines::max_num_batched_tokens>, ""},
