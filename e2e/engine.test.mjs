@@ -1,11 +1,13 @@
 // The simulated engine with the official client: it must look like a real one.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
 import { before, describe, it } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { request, startEngine } from './harness.mjs';
+import { heng, request, scratch, startEngine } from './harness.mjs';
 
 describe('heng engine', () => {
   let engine, client;
@@ -66,6 +68,29 @@ describe('heng engine', () => {
 
   it('knows only its model', async () => {
     await assert.rejects(client.chat.completions.create({ model: 'other', messages }), OpenAI.NotFoundError);
+  });
+
+  it('is fitted to measurements, and runs as fitted', async () => {
+    const file = name => path.join(scratch, name);
+    const slow = 'workers: 1\nengine: {t_base: 30ms, t_prefill: 0.2ms}\ntraffic: {rate: 1}\n';
+    fs.writeFileSync(file('slow.yaml'), slow);
+    const simulated = ['sim', '-c', file('slow.yaml'), '--requests', '150', '--log', file('slow.jsonl')];
+    assert.equal((await heng(...simulated)).code, 0);
+    const known = ['--max-num-seqs', '256', '--max-num-batched-tokens', '2048', '--kv-blocks', '27000'];
+    const { code, stdout, stderr } = await heng('engine', 'fit', file('slow.jsonl'), ...known);
+    assert.equal(code, 0, stderr);
+    const base = Number(/t_base: ([\d.]+)ms/.exec(stdout)[1]);
+    assert.ok(Math.abs(base / 30 - 1) < 0.05, stdout);
+    fs.writeFileSync(file('fitted.yaml'), stdout);
+    assert.equal((await heng('sim', '-c', file('fitted.yaml'), '--requests', '20')).code, 0);
+    const fitted = await startEngine({ args: ['-c', file('fitted.yaml')] });
+    const ask = { model: 'sim', prompt: 'hello', max_tokens: 11 };
+    const begun = performance.now();
+    await request(`${fitted.url}/v1/completions`, { method: 'POST', body: JSON.stringify(ask) });
+    assert.ok(performance.now() - begun > 300, 'eleven steps of 30 ms');
+    const bad = await heng('engine', 'fit', file('slow.yaml'));
+    assert.equal(bad.code, 1);
+    assert.match(bad.stderr, /slow\.yaml:1: not JSON/);
   });
 
   it("has metrics under vLLM's names", async () => {

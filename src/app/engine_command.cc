@@ -32,6 +32,9 @@ void EngineCommand::add_to(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "engine", "Run a simulated inference server (a stated model of continuous batching)");
   EngineParams& engine = options_.engine;
+  command->add_option_function<std::string>(
+      "-c,--config", [&engine](const std::string& path) { read_engine(path, engine); },
+      "Parameters: a file with an `engine:` section as for `heng sim`; flags are stronger");
   command->add_option("-l,--listen", listen_, "Address and port; port 0 takes a free one")
       ->capture_default_str();
   command->add_option("-m,--model", options_.model, "Name of the model it serves")->capture_default_str();
@@ -40,20 +43,15 @@ void EngineCommand::add_to(CLI::App& app, int& exit_code) {
   command
       ->add_option("--output-tokens", options_.output_tokens, "Length of answers to requests that give none")
       ->capture_default_str();
-  command->add_option("--max-num-seqs", engine.max_num_seqs, "Most sequences in a batch; the rest queue")
-      ->capture_default_str();
-  command->add_option("--max-num-batched-tokens", engine.max_num_batched_tokens, "Token budget of a step")
-      ->capture_default_str();
-  command->add_option("--max-model-len", engine.max_model_len, "Most tokens of prompt and answer together")
-      ->capture_default_str();
-  command->add_option("--kv-blocks", engine.kv_blocks, "KV cache blocks in memory")->capture_default_str();
-  command->add_option("--block-size", engine.block_size, "Tokens in a KV cache block")->capture_default_str();
-  command->add_flag("!--no-prefix-caching", engine.prefix_caching, "Do not reuse cached prefixes");
+  add_engine_limits(*command, engine);
   command->add_flag("--one-thread", options_.one_thread,
                     "Serve nobody while a step is computed, as servers do that share the model's thread");
   command->add_option("--seed", options_.seed, "Seed of the ids it makes up")->capture_default_str();
   command->footer("POST /control {\"speed\": 0.5} changes the speed while it runs.");
-  command->callback([this, &exit_code] { exit_code = run(); });
+  fit_.add_to(*command, exit_code);
+  command->callback([this, command, &exit_code] {
+    if (command->get_subcommands().empty()) exit_code = run();
+  });
 }
 
 int EngineCommand::run() {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "app/engine_server.h"
+#include "app/fit_command.h"
 
 namespace heng {
 
@@ -17,6 +18,7 @@ class EngineCommand {
 
   EngineServerOptions options_;
   std::string listen_ = "127.0.0.1:8000";
+  FitCommand fit_;
 };
 
 /// "HOST:PORT" or "[V6]:PORT".
