@@ -14,6 +14,7 @@
 #include "app/engine_command.h"
 #include "app/exit_code.h"
 #include "app/key_command.h"
+#include "app/replay_command.h"
 #include "app/serve.h"
 #include "app/sim_command.h"
 #include "app/worker_command.h"
@@ -48,6 +49,7 @@ struct FileOptions {
   std::string path = "/etc/heng/heng.yaml";
   std::vector<std::string> settings;
   bool insecure_bind = false;
+  std::string record;
 
   void add_to(CLI::App& command) {
     command.add_option("-c,--config", path, "Configuration file (YAML)")
@@ -66,6 +68,7 @@ struct FileOptions {
   template <class Run>
   int with_overrides(Run run) const {
     Result<ConfigOverrides> overrides = all_overrides(settings);
+    if (overrides && !record.empty()) overrides->push_back({"record", record, "--record"});
     if (overrides && insecure_bind) overrides->push_back({"insecure_bind", "true", "--insecure-bind"});
     if (overrides) return run(path, *overrides);
     fmt::print(stderr, "heng: {}\n", overrides.error().message);
@@ -105,6 +108,8 @@ int main(int argc, char** argv) {
   CLI::App* serve_command = app.add_subcommand(
       "serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration, SIGUSR2 hands over");
   serve_options.add_to(*serve_command);
+  serve_command->add_option("--record", serve_options.record,
+                            "Record what decisions are made from in this file, for `heng replay`");
   serve_command->callback([&] {
     exit_code = serve_options.with_overrides([&](const std::string& path, const ConfigOverrides& overrides) {
       return serve(path, overrides, {argv, argv + argc});
@@ -123,6 +128,8 @@ int main(int argc, char** argv) {
   engine_command.add_to(app, exit_code);
   SimCommand sim_command;
   sim_command.add_to(app, exit_code);
+  ReplayCommand replay_command;
+  replay_command.add_to(app, exit_code);
   AdminCommands admin_commands;
   admin_commands.add_to(app, exit_code);
   WorkerCommand worker_command;

@@ -12,6 +12,8 @@ class Rng {
  public:
   explicit Rng(std::uint64_t seed);
 
+  std::uint64_t seed() const { return seed_; }
+
   /// An independent stream; the same seed and name always give the same one.
   Rng split(std::string_view name) const;
 

@@ -168,6 +168,7 @@ struct Config {
   bool worker_header = true;           // answer with x-heng-worker
   bool forward_authorization = false;  // pass the client's Authorization on to workers
   std::string access_log;              // file, "-" = stdout, "" = off
+  std::string record;                  // file for `heng replay`, "" = off
   TlsConfig tls;
   TimeoutConfig timeouts;
   LimitConfig limits;

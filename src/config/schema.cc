@@ -50,6 +50,10 @@ constexpr Field kRoot[] = {
     {"access_log", Type::text, 0, 0,
      "File for one JSON line per request; `-` is standard output. Prompts are never logged.",
      at<&Config::access_log>, "/var/log/heng/access.log"},
+    {"record", Type::text, 0, 0,
+     "File for everything decisions are made from, to be read by `heng replay`. No prompts, but hashes of "
+     "them.",
+     at<&Config::record>, "/var/log/heng/record.jsonl"},
     {"worker_allow", Type::structure, 0, 0,
      "Where workers added at run time or discovered may be: address ranges, `name`s and `*.name`s. "
      "Link-local "

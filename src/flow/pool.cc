@@ -34,8 +34,13 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
   capacity_[slot] = capacity;
   identity_[slot] = identity;
   reported_[slot] = {};
-  set_limit(slot, 0);
+  put_limit(slot, 0);
   rebuild();
+  tell({.kind = PoolEvent::Kind::add,
+        .worker = slot,
+        .identity = identity,
+        .weight = weight,
+        .capacity = capacity});
   return slot;
 }
 
@@ -44,35 +49,57 @@ void Pool::set_weight(Slot slot, double weight, double capacity) {
   weight_[slot] = weight * ramp_[slot];
   capacity_[slot] = capacity;
   ++generation_;
+  tell({.kind = PoolEvent::Kind::set_weight, .worker = slot, .weight = weight, .capacity = capacity});
 }
 
 void Pool::remove(Slot slot) {
   state_[slot] = in_flight_[slot] == 0 ? State::free : State::leaving;
-  set_limit(slot, 0);
+  put_limit(slot, 0);
   rebuild();
+  tell({.kind = PoolEvent::Kind::remove, .worker = slot});
 }
 
 void Pool::set_eligible(Slot slot, bool eligible, bool usable) {
+  const bool same = (healthy_[slot] != 0) == eligible;
+  if (same && (usable_[slot] != 0) == usable) return;
   usable_[slot] = usable ? 1 : 0;
-  if ((healthy_[slot] != 0) == eligible) return;
   healthy_[slot] = eligible ? 1 : 0;
-  rebuild();
+  if (!same) rebuild();
+  tell({.kind = PoolEvent::Kind::set_eligible, .worker = slot, .yes = eligible, .usable = usable});
 }
 
 void Pool::set_drained(Slot slot, bool drained) {
   if ((drained_[slot] != 0) == drained) return;
   drained_[slot] = drained ? 1 : 0;
   rebuild();
+  tell({.kind = PoolEvent::Kind::set_drained, .worker = slot, .yes = drained});
 }
 
 void Pool::set_ramp(Slot slot, double share) {
+  if (ramp_[slot] == share) return;
   ramp_[slot] = share;
   weight_[slot] = configured_weight_[slot] * share;
+  tell({.kind = PoolEvent::Kind::set_ramp, .worker = slot, .weight = share});
 }
 
-void Pool::set_reported(Slot slot, const EngineLoad& load) { reported_[slot] = load; }
+void Pool::set_reported(Slot slot, const EngineLoad& load) {
+  reported_[slot] = load;
+  tell({.kind = PoolEvent::Kind::set_reported, .worker = slot, .reported = load});
+}
 
 void Pool::set_limit(Slot slot, std::uint32_t in_flight_max) {
+  if (limit_[slot] == in_flight_max) return;
+  put_limit(slot, in_flight_max);
+  tell({.kind = PoolEvent::Kind::set_limit, .worker = slot, .limit = in_flight_max});
+}
+
+void Pool::set_pool_limit(std::uint32_t in_flight_max) {
+  if (pool_limit_ == in_flight_max) return;
+  pool_limit_ = in_flight_max;
+  tell({.kind = PoolEvent::Kind::set_pool_limit, .limit = in_flight_max});
+}
+
+void Pool::put_limit(Slot slot, std::uint32_t in_flight_max) {
   limits_ += (in_flight_max != 0) - (limit_[slot] != 0);
   limit_[slot] = in_flight_max;
 }
@@ -101,9 +128,15 @@ std::optional<Slot> Pool::reserve(const RequestView& request, Instant now, Slot 
   const bool all = avoid == kNoSlot && !limited();
   const std::optional<Slot> slot =
       all ? policy_->choose(request, view(), now, rng_) : choose_among_some(request, now, avoid);
-  if (!slot) return std::nullopt;
-  HENG_ASSERT(may_serve(*slot) && *slot != avoid);
-  commit(*slot, request, now);
+  HENG_ASSERT(!slot || (may_serve(*slot) && *slot != avoid));
+  if (slot) commit(*slot, request, now);
+  if (observer_ != nullptr) {
+    observer_->on_event({.kind = PoolEvent::Kind::reserve,
+                         .at = now,
+                         .worker = slot.value_or(kNoSlot),
+                         .asked = avoid,
+                         .request = request});
+  }
   return slot;
 }
 
@@ -125,9 +158,17 @@ std::optional<Slot> Pool::choose_among_some(const RequestView& request, Instant 
 }
 
 bool Pool::reserve_on(Slot slot, const RequestView& request, Instant now, bool bound) {
-  if (!(bound ? is_usable(slot) : may_serve(slot)) || !has_room(slot)) return false;
-  commit(slot, request, now);
-  return true;
+  const bool taken = (bound ? is_usable(slot) : may_serve(slot)) && has_room(slot);
+  if (taken) commit(slot, request, now);
+  if (observer_ != nullptr) {
+    observer_->on_event({.kind = PoolEvent::Kind::reserve_on,
+                         .at = now,
+                         .worker = taken ? slot : kNoSlot,
+                         .asked = slot,
+                         .yes = bound,
+                         .request = request});
+  }
+  return taken;
 }
 
 void Pool::commit(Slot slot, const RequestView& request, Instant now) {
@@ -151,7 +192,15 @@ void Pool::first_byte(Slot slot, const RequestView& request, Duration elapsed, I
   event.elapsed = elapsed;
   event.time_to_first_byte = elapsed;
   event.prompt_tokens = request.prompt_tokens;
+  first_byte(event, now);
+}
+
+void Pool::first_byte(const AttemptEvent& event, Instant now) {
   policy_->on(event, view(), now);
+  if (observer_ != nullptr) {
+    observer_->on_event(
+        {.kind = PoolEvent::Kind::first_byte, .at = now, .worker = event.worker, .attempt = event});
+  }
 }
 
 void Pool::end(const AttemptEvent& event, Instant now) {
@@ -164,8 +213,27 @@ void Pool::end(const AttemptEvent& event, Instant now) {
     state_[slot] = State::free;
     rebuild();
   }
+  if (observer_ != nullptr)
+    observer_->on_event({.kind = PoolEvent::Kind::end, .at = now, .worker = slot, .attempt = event});
 }
 
-void Pool::tick(Instant now) { policy_->tick(view(), now); }
+void Pool::tick(Instant now) {
+  policy_->tick(view(), now);
+  tell({.kind = PoolEvent::Kind::tick, .at = now});
+}
+
+bool Pool::report_load(Slot slot, double load, Instant now) {
+  const bool taken = policy_->report_load(slot, load, view(), now);
+  tell({.kind = PoolEvent::Kind::report_load,
+        .at = now,
+        .worker = taken ? slot : kNoSlot,
+        .asked = slot,
+        .weight = load});
+  return taken;
+}
+
+std::vector<Candidate> Pool::explain(const RequestView& request, Instant now) {
+  return explain_choice(*policy_, request, view(), now);
+}
 
 }  // namespace heng

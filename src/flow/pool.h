@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "flow/pool_event.h"
 #include "model/attempt.h"
 #include "model/pool_view.h"
 #include "model/request.h"
+#include "policy/route/explain.h"
 #include "policy/route/policy.h"
 
 namespace heng {
@@ -19,6 +21,9 @@ namespace heng {
 class Pool {
  public:
   Pool(std::unique_ptr<RoutePolicy> policy, Rng rng);
+
+  /// Before the first worker. The observer must outlive the pool; null = none.
+  void observe(PoolObserver* observer) { observer_ = observer; }
 
   /// `identity`: hash of the worker's URL. `capacity` 0 = not declared. The worker starts eligible.
   Slot add(std::uint64_t identity, double weight, double capacity);
@@ -38,7 +43,7 @@ class Pool {
 
   /// How many requests a worker, and the whole pool, may have at a time; 0 = no limit. Those under way stay.
   void set_limit(Slot slot, std::uint32_t in_flight_max);
-  void set_pool_limit(std::uint32_t in_flight_max) { pool_limit_ = in_flight_max; }
+  void set_pool_limit(std::uint32_t in_flight_max);
 
   /// The policy's choice among those with room, reserved; nothing if there is none, see room(). `avoid` (a
   /// worker just tried) is left out.
@@ -47,13 +52,17 @@ class Pool {
   /// live there only) and usable.
   bool reserve_on(Slot slot, const RequestView& request, Instant now, bool bound = false);
   void first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now);
+  void first_byte(const AttemptEvent& event, Instant now);
   /// `event.worker` is released.
   void end(const AttemptEvent& event, Instant now);
   void tick(Instant now);
+  /// See RoutePolicy::report_load.
+  bool report_load(Slot slot, double load, Instant now);
+  /// How the policy judges those a request could be given now, room or not. Changes no choice.
+  std::vector<Candidate> explain(const RequestView& request, Instant now);
 
   PoolView view() const;
   const RoutePolicy& policy() const { return *policy_; }
-  RoutePolicy& policy() { return *policy_; }
   bool is_usable(Slot slot) const { return is_member(slot) && usable_[slot] != 0 && drained_[slot] == 0; }
   bool is_member(Slot slot) const { return slot < state_.size() && state_[slot] == State::member; }
   /// Removed, and its last request has not ended.
@@ -78,7 +87,12 @@ class Pool {
   bool pool_has_room() const { return pool_limit_ == 0 || total_in_flight_ < pool_limit_; }
   std::optional<Slot> choose_among_some(const RequestView& request, Instant now, Slot avoid);
   void commit(Slot slot, const RequestView& request, Instant now);
+  void put_limit(Slot slot, std::uint32_t in_flight_max);
+  void tell(const PoolEvent& event) const {
+    if (observer_ != nullptr) observer_->on_event(event);
+  }
 
+  PoolObserver* observer_ = nullptr;
   std::unique_ptr<RoutePolicy> policy_;
   Rng rng_;
   std::vector<State> state_;  // [slots], like all below

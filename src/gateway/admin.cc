@@ -238,9 +238,7 @@ AdminAnswer AdminApi::balance(std::string_view body) {
     if (found == pools.end()) return {404, api_error_body(404, fmt::format("there is no pool '{}'", name))};
     Pool& pool = found->second->pool();
     const Instant now = gateway_.loop().now();
-    const auto take = [&](Slot slot, double load) {
-      return pool.policy().report_load(slot, load, pool.view(), now);
-    };
+    const auto take = [&](Slot slot, double load) { return pool.report_load(slot, load, now); };
     const std::vector<Slot> members = members_of(*found->second);
     const std::string_view policy = found->second->config().policy->name;
     if (policy != "dynamic_weight") {

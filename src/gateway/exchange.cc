@@ -52,6 +52,7 @@ void Exchange::begin(ServerConnection& connection) {
   view_.stream = facts.stream;
   view_.affinity = affinity_key();
   if (!admit_by_key()) return;
+  if (gateway_.recorder_) gateway_.recorder_->request(view_.id, id_);
   session_ = session_key();
   stores_resource_ = request_.stores_resource();
   request_.keep(connection, id_, gateway_.config_.forward_authorization);
@@ -200,7 +201,8 @@ Slot Exchange::choose_worker() {
 /// With the hashes of the prompt, if the policy asks for them: not kept, for most requests choose once.
 RequestView Exchange::view_for_choice() {
   RequestView view = view_;
-  if (pool_->config().policy->uses_prefix) {
+  // Recorded always: another policy might have made use of them.
+  if (pool_->config().policy->uses_prefix || gateway_.recorder_) {
     chain_prompt_blocks(request_.prompt(), kPromptBlockBytes, gateway_.prompt_blocks_);
     view.prefix = gateway_.prompt_blocks_;
     view.block_tokens = pool_->estimate_tokens(kPromptBlockBytes);
@@ -484,6 +486,7 @@ void Exchange::finish(End end) {
   count_end(end, took);
   settle(end);
   if (gateway_.access_log_) write_access_line(end, took);
+  if (gateway_.recorder_) gateway_.recorder_->done(view_.id);
   if (connection_ != nullptr) connection_->observe(nullptr);
   connection_ = nullptr;
   pool_.reset();

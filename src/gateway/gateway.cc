@@ -85,9 +85,14 @@ Result<void> Gateway::listen(InheritedSockets* inherited) {
 
 Result<void> Gateway::prepare() {
   if (!config_.access_log.empty()) {
-    auto writer = LineWriter::open(loop_, config_.access_log);
+    auto writer = LineWriter::open(loop_, config_.access_log, "access log");
     if (!writer) return std::unexpected(writer.error());
     access_log_ = std::move(*writer);
+  }
+  if (!config_.record.empty()) {
+    auto recorder = Recorder::open(loop_, config_.record);
+    if (!recorder) return std::unexpected(recorder.error());
+    recorder_ = std::move(*recorder);
   }
   resolver_.set_server(config_.dns_server);
   if (const auto loaded = load_tls(config_); !loaded) return loaded;
@@ -103,11 +108,16 @@ Result<void> Gateway::reload(Config config) {
     return fail(ErrorCode::invalid,
                 "'listen' and 'admin' cannot change while running: restart to change them");
   }
+  if (config.record != config_.record) {
+    return fail(ErrorCode::invalid,
+                "'record' cannot change while running, for a recording is of use from a pool's beginning "
+                "only: restart, or hand over to a new process");
+  }
   if (const auto loaded = load_tls(config); !loaded) return loaded;
   if (config.access_log != config_.access_log) {
     std::unique_ptr<LineWriter> writer;
     if (!config.access_log.empty()) {
-      auto opened = LineWriter::open(loop_, config.access_log);
+      auto opened = LineWriter::open(loop_, config.access_log, "access log");
       if (!opened) return std::unexpected(opened.error());
       writer = std::move(*opened);
     }
@@ -186,7 +196,7 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
     retired_pools_.push_back(old);
   }
   drop_from_retired(model, config, workers);
-  if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_);
+  if (!pool) pool = std::make_shared<ModelPool>(loop_, model, config, seed_, metrics_, recorder_.get());
   pool->set_max_ejected_share(config_.health.max_ejected_share);
   pool->set_members(config, std::move(workers));
   pool->set_limits(config_);
@@ -447,6 +457,8 @@ std::string Gateway::metrics_page() {
       .counter("heng_access_log_dropped_total", "Access log lines lost to a disk too slow, full or broken",
                {})
       .value = access_log_ ? static_cast<double>(access_log_->dropped()) : 0;
+  metrics_.gauge("heng_recording", "1 while what decisions are made from is recorded, else 0", {})
+      .set(recorder_ && !recorder_->stopped() ? 1 : 0);
   for (const auto& [model, pool] : pools_) pool->expose_gauges();
   key_uses_.expose_gauges(metrics_, loop_.now());
   return metrics_.expose();

@@ -16,6 +16,7 @@
 #include "gateway/exchange.h"
 #include "gateway/key_uses.h"
 #include "gateway/model_pool.h"
+#include "gateway/recorder.h"
 #include "gateway/roster.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
@@ -139,6 +140,7 @@ class Gateway final : public RequestHandler {
   KeyUses key_uses_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
   Roster roster_;
+  std::unique_ptr<Recorder> recorder_;                      // null: nothing is recorded
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of
   std::map<std::string, std::shared_ptr<ModelPool>> pools_;
   std::map<std::string, std::string, std::less<>> names_;  // every name clients may use -> model of the pool

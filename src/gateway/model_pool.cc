@@ -77,7 +77,7 @@ void MemberMetrics::count_answer(int status) {
 }
 
 ModelPool::ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
-                     MetricRegistry& registry)
+                     MetricRegistry& registry, Recorder* recorder)
     : loop_(loop),
       model_(std::move(model)),
       config_(config),
@@ -93,7 +93,11 @@ ModelPool::ModelPool(Loop& loop, std::string model, const PoolConfig& config, st
                                {{"model", model_}})),
       in_flight_limit_(registry.gauge("heng_pool_inflight_limit",
                                       "Requests all workers may have at a time; 0 = no limit",
-                                      {{"model", model_}})) {}
+                                      {{"model", model_}})) {
+  if (recorder == nullptr) return;
+  recording_ = recorder->record_pool(model_, config_, Rng(seed).split(model_));
+  pool_.observe(recording_.get());
+}
 
 ModelPool::~ModelPool() {
   for (Slot slot = 0; slot < members_.size(); ++slot) {
@@ -132,6 +136,7 @@ void ModelPool::set_members(const PoolConfig& config, std::vector<std::shared_pt
     while (slot < members_.size() && !(pool_.is_member(slot) && members_[slot].worker == worker)) ++slot;
     if (slot == members_.size()) slot = join(worker, wanted);
     Member& member = members_[slot];
+    if (recording_ && member.name != wanted.name) recording_->name_worker(slot, wanted.name);
     member.name = wanted.name;
     member.model = wanted.model;
     member.origin = wanted.origin;

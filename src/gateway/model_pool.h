@@ -11,6 +11,7 @@
 #include "control/adaptive_limit.h"
 #include "flow/pool.h"
 #include "flow/sticky_table.h"
+#include "gateway/recorder.h"
 #include "gateway/waiting_line.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
@@ -55,8 +56,9 @@ class MemberMetrics {
 /// Shared by the gateway's table and the requests under way; lives on the gateway's loop.
 class ModelPool final : public StandingWatcher, public std::enable_shared_from_this<ModelPool> {
  public:
+  /// `recorder`: null if nothing is recorded; must outlive the pool.
   ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
-            MetricRegistry& registry);
+            MetricRegistry& registry, Recorder* recorder);
   ~ModelPool();
 
   /// The same workers as before keep their slots and all that is learned about them.
@@ -136,6 +138,7 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
   std::string model_;
   PoolConfig config_;
   MetricRegistry& registry_;
+  std::unique_ptr<PoolRecording> recording_;  // null: nothing is recorded
   Pool pool_;
   WaitingLine line_;
   bool line_due_ = false;        // will be looked at, at the end of the turn

@@ -13,6 +13,7 @@
 #include <climits>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 
 namespace heng {
 
@@ -28,6 +29,14 @@ bool is_regular_file(int fd) {
   return ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
 }
 
+/// Whether what somebody else has written breaks off inside a line.
+bool ends_inside_line(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file || file.tellg() <= 0) return false;
+  file.seekg(-1, std::ios::end);
+  return file.get() != '\n';
+}
+
 int open_for_append(const std::string& path) {
   return path == "-" ? ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0)
                      : ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
@@ -35,14 +44,17 @@ int open_for_append(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<LineWriter>> LineWriter::open(Loop& loop, const std::string& path) {
+Result<std::unique_ptr<LineWriter>> LineWriter::open(Loop& loop, const std::string& path, std::string what,
+                                                     AfterLoss after_loss) {
   const int fd = open_for_append(path);
   if (fd < 0) return fail(ErrorCode::io, fmt::format("cannot write '{}': {}", path, std::strerror(errno)));
-  return std::unique_ptr<LineWriter>(new LineWriter(loop, path, fd));
+  return std::unique_ptr<LineWriter>(new LineWriter(loop, path, std::move(what), after_loss, fd));
 }
 
-LineWriter::LineWriter(Loop& loop, std::string path, int fd)
+LineWriter::LineWriter(Loop& loop, std::string path, std::string what, AfterLoss after_loss, int fd)
     : path_(std::move(path)),
+      what_(std::move(what)),
+      after_loss_(after_loss),
       timer_(loop,
              [this, &loop] {
                hand_over();
@@ -52,7 +64,8 @@ LineWriter::LineWriter(Loop& loop, std::string path, int fd)
                }
              }),
       fd_(fd),
-      is_file_(is_regular_file(fd)) {
+      is_file_(is_regular_file(fd)),
+      torn_(is_file_ && ends_inside_line(path_)) {
   // Signals belong to the loop's thread.
   sigset_t all;
   sigset_t before;
@@ -75,6 +88,7 @@ LineWriter::~LineWriter() {
 }
 
 void LineWriter::append(std::string_view line) {
+  if (stopped()) return;
   gathered_ += line;
   gathered_ += '\n';
   if (gathered_.size() >= kHandOverBytes) hand_over();
@@ -98,6 +112,7 @@ void LineWriter::hand_over() {
       waiting_ += gathered_;
     } else {
       dropped_ += static_cast<std::uint64_t>(std::ranges::count(gathered_, '\n'));
+      if (after_loss_ == AfterLoss::stop) error_ = ENOBUFS;
     }
   }
   gathered_.clear();
@@ -105,9 +120,14 @@ void LineWriter::hand_over() {
 }
 
 void LineWriter::complain() {
-  spdlog::error(
-      "access log '{}': {}; {} line(s) lost so far, serving goes on (heng_access_log_dropped_total)", path_,
-      std::strerror(error_.exchange(0)), refused_.load());
+  const int error = error_.exchange(0);
+  const char* const why = error == ENOBUFS ? "the disk is too slow" : std::strerror(error);
+  if (after_loss_ == AfterLoss::stop) {
+    spdlog::error("{} '{}' ends here: {}; serving goes on", what_, path_, why);
+  } else {
+    spdlog::error("{} '{}': {}; {} line(s) lost so far, serving goes on (heng_access_log_dropped_total)",
+                  what_, path_, why, refused_.load());
+  }
 }
 
 /// False when nobody has read a full pipe for a second after the end was asked for.
@@ -135,6 +155,7 @@ void LineWriter::write_all(std::string_view lines) {
     error_ = errno;
     refused_ += static_cast<std::uint64_t>(std::ranges::count(lines, '\n'));
   };
+  if (after_loss_ == AfterLoss::stop && refused_ != 0) return;
   if (torn_ && put("\n") < 0) return lose();
   while (!lines.empty()) {
     std::string_view piece = lines;

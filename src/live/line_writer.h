@@ -14,13 +14,20 @@
 
 namespace heng {
 
+/// What becomes of a file of which lines were lost.
+enum class AfterLoss : std::uint8_t {
+  go_on,  // later lines are written again as soon as that is possible
+  stop,   // nothing comes after the first line that was lost
+};
+
 /// Lines are gathered in memory and handed over every 100 ms or 64 KiB. When the disk cannot keep up and 16
-/// MiB wait, or when it refuses them (full, broken, pipe closed), lines are dropped and counted; writing goes
-/// on as soon as it can.
+/// MiB wait, or when it refuses them (full, broken, pipe closed), lines are dropped and counted.
 class LineWriter {
  public:
-  /// "-" is standard output. Opens for appending.
-  static Result<std::unique_ptr<LineWriter>> open(Loop& loop, const std::string& path);
+  /// "-" is standard output. Opens for appending; a line that was left unfinished there is ended. `what`: for
+  /// messages, as in "access log".
+  static Result<std::unique_ptr<LineWriter>> open(Loop& loop, const std::string& path, std::string what,
+                                                  AfterLoss after_loss = AfterLoss::go_on);
   ~LineWriter();
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
@@ -30,9 +37,11 @@ class LineWriter {
   /// Opens the file anew (after it was rotated away).
   void reopen();
   std::uint64_t dropped() const { return dropped_ + refused_; }
+  /// Lines were lost, and no more are taken.
+  bool stopped() const { return after_loss_ == AfterLoss::stop && dropped() != 0; }
 
  private:
-  LineWriter(Loop& loop, std::string path, int fd);
+  LineWriter(Loop& loop, std::string path, std::string what, AfterLoss after_loss, int fd);
   void hand_over();
   void complain();
   void write_loop();
@@ -41,6 +50,8 @@ class LineWriter {
   bool wait_for_room();
 
   std::string path_;
+  std::string what_;
+  AfterLoss after_loss_;
   std::string gathered_;  // the loop's, like the next two
   std::uint64_t dropped_ = 0;
   Instant quiet_until_{};  // no more complaints before

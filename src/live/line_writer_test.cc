@@ -39,7 +39,7 @@ TEST_F(Lines, AreAppendedInOrder) {
   std::string expected = "before\n";
   std::ofstream(path("log")) << expected;
   {
-    auto writer = LineWriter::open(loop_.loop(), path("log"));
+    auto writer = LineWriter::open(loop_.loop(), path("log"), "log");
     ASSERT_TRUE(writer.has_value());
     for (int i = 0; i < 50'000; ++i) {
       const std::string line = "line " + std::to_string(i);
@@ -52,14 +52,14 @@ TEST_F(Lines, AreAppendedInOrder) {
 }
 
 TEST_F(Lines, AreWrittenWithoutBeingAskedFor) {
-  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  auto writer = LineWriter::open(loop_.loop(), path("log"), "log");
   ASSERT_TRUE(writer.has_value());
   (*writer)->append("one");
   EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "one\n"; }));
 }
 
 TEST_F(Lines, GoToTheNewFileAfterARotation) {
-  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  auto writer = LineWriter::open(loop_.loop(), path("log"), "log");
   ASSERT_TRUE(writer.has_value());
   (*writer)->append("old");
   ASSERT_TRUE(loop_.until([&] { return text_of(path("log")) == "old\n"; }));
@@ -72,7 +72,7 @@ TEST_F(Lines, GoToTheNewFileAfterARotation) {
 }
 
 TEST_F(Lines, AreCountedWhenTheDiskIsFull) {
-  auto writer = LineWriter::open(loop_.loop(), "/dev/full");
+  auto writer = LineWriter::open(loop_.loop(), "/dev/full", "log");
   ASSERT_TRUE(writer.has_value());
   (*writer)->append("one");
   (*writer)->append("two");
@@ -81,13 +81,40 @@ TEST_F(Lines, AreCountedWhenTheDiskIsFull) {
   EXPECT_TRUE(loop_.until([&] { return (*writer)->dropped() == 3; }));
 }
 
+TEST_F(Lines, EndAtTheFirstLossIfAGapWouldDoHarm) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit full = before;
+  full.rlim_cur = 10;
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  auto writer = LineWriter::open(loop_.loop(), path("log"), "log", AfterLoss::stop);
+  ASSERT_TRUE(writer.has_value());
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  for (const char* line : {"fits", "fits not"}) (*writer)->append(line);
+  EXPECT_FALSE((*writer)->stopped());
+  EXPECT_TRUE(loop_.until([&] { return (*writer)->stopped(); }));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, ignored);
+  (*writer)->append("after");
+  writer->reset();
+  EXPECT_EQ(text_of(path("log")), "fits\nfits ");
+}
+
+TEST_F(Lines, BeginAnewAfterOneThatSomebodyLeftUnfinished) {
+  std::ofstream(path("log")) << "whole\nbroken o";
+  auto writer = LineWriter::open(loop_.loop(), path("log"), "log");
+  ASSERT_TRUE(writer.has_value());
+  (*writer)->append("next");
+  EXPECT_TRUE(loop_.until([&] { return text_of(path("log")) == "whole\nbroken o\nnext\n"; }));
+}
+
 TEST_F(Lines, GoOnWholeWhenTheDiskHasRoomAgain) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   rlimit full = before;
   full.rlim_cur = 10;
   const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
-  auto writer = LineWriter::open(loop_.loop(), path("log"));
+  auto writer = LineWriter::open(loop_.loop(), path("log"), "log");
   ASSERT_TRUE(writer.has_value());
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
   for (const char* line : {"fits", "fits not", "nor this"}) (*writer)->append(line);
@@ -103,7 +130,7 @@ TEST_F(Lines, GoOnWholeWhenTheDiskHasRoomAgain) {
 TEST_F(Lines, PipeThatNobodyReadsDoesNotHoldUpTheEnd) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
-  auto writer = LineWriter::open(loop_.loop(), "/proc/self/fd/" + std::to_string(ends[1]));
+  auto writer = LineWriter::open(loop_.loop(), "/proc/self/fd/" + std::to_string(ends[1]), "log");
   ASSERT_TRUE(writer.has_value());
   const std::string line(1000, 'x');
   for (int i = 0; i < 200; ++i) (*writer)->append(line);  // more than a pipe holds
@@ -117,7 +144,7 @@ TEST_F(Lines, PipeThatNobodyReadsDoesNotHoldUpTheEnd) {
 }
 
 TEST_F(Lines, FileThatCannotBeWrittenIsNamed) {
-  const auto writer = LineWriter::open(loop_.loop(), path("absent/log"));
+  const auto writer = LineWriter::open(loop_.loop(), path("absent/log"), "log");
   ASSERT_FALSE(writer.has_value());
   EXPECT_TRUE(writer.error().message.contains(path("absent/log"))) << writer.error().message;
 }

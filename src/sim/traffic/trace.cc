@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "sim/traffic/recording.h"
 #include "sim/traffic/servegen.h"
 
 namespace heng {
@@ -15,8 +16,8 @@ namespace {
 
 constexpr const char* kFormats =
     "known are Azure's CSV (TIMESTAMP,ContextTokens,GeneratedTokens), JSON lines (Mooncake's, or with "
-    "arrival_s, prompt_tokens and output_tokens), heng's access log, and ServeGen's rates "
-    "(client,window_start_s,...)";
+    "arrival_s, prompt_tokens and output_tokens), heng's access log and recording, and ServeGen's "
+    "rates (client,window_start_s,...)";
 
 /// One line after the other; memory for one line.
 class LineTrace final : public TrafficSource {
@@ -102,6 +103,7 @@ Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::
     if (!*more) return fail(ErrorCode::invalid, fmt::format("{}: the file is empty", path));
   } while (line.find_first_not_of(" \t") == line.npos);
   if (is_servegen(line)) return open_servegen(path, seed);
+  if (is_event_log(line)) return open_recording(path);
   const auto format = recognise_trace(line);
   if (!format) {
     return std::unexpected(file->mistake(fmt::format("this is no trace of requests; {}", kFormats)));

@@ -1,0 +1,109 @@
+// From recorded calls back to calls.
+#include "flow/pool_event.h"
+
+#include <cmath>
+
+#include "base/result.h"
+#include "flow/pool.h"
+
+namespace heng {
+
+namespace {
+
+bool at_least_0(double value) { return value >= 0 && std::isfinite(value); }
+bool above_0(double value) { return value > 0 && std::isfinite(value); }
+
+bool fits(const RequestView& request) {
+  return at_least_0(request.prompt_tokens) && at_least_0(request.block_tokens);
+}
+
+bool fits(const AttemptEvent& attempt) {
+  return attempt.elapsed >= Duration(0) && attempt.time_to_first_byte >= Duration(0) &&
+         at_least_0(attempt.prompt_tokens) && at_least_0(attempt.cached_tokens) &&
+         at_least_0(attempt.output_tokens);
+}
+
+}  // namespace
+
+bool fits(const Pool& pool, const PoolEvent& event) {
+  using Kind = PoolEvent::Kind;
+  switch (event.kind) {
+    case Kind::add:
+      return above_0(event.weight) && at_least_0(event.capacity);
+    case Kind::set_weight:
+      return pool.is_member(event.worker) && above_0(event.weight) && at_least_0(event.capacity);
+    case Kind::set_ramp:
+      return pool.is_member(event.worker) && above_0(event.weight) && event.weight <= 1;
+    case Kind::set_eligible:
+    case Kind::set_limit:
+      return event.worker < pool.slots();
+    case Kind::remove:
+    case Kind::set_drained:
+    case Kind::set_reported:
+      return pool.is_member(event.worker);
+    case Kind::set_pool_limit:
+    case Kind::tick:
+      return true;
+    case Kind::reserve:
+      return fits(event.request) && (event.asked == kNoSlot || event.asked < pool.slots());
+    case Kind::reserve_on:
+      return fits(event.request) && event.asked < pool.slots();
+    case Kind::first_byte:
+    case Kind::end:
+      return fits(event.attempt) && event.worker < pool.slots() && pool.in_flight(event.worker) > 0;
+    case Kind::report_load:
+      return event.asked < pool.slots();
+  }
+  return false;
+}
+
+Slot apply(Pool& pool, const PoolEvent& event) {
+  using Kind = PoolEvent::Kind;
+  const auto answer = [&](bool yes) { return yes ? event.asked : kNoSlot; };
+  switch (event.kind) {
+    case Kind::add:
+      return pool.add(event.identity, event.weight, event.capacity);
+    case Kind::set_weight:
+      pool.set_weight(event.worker, event.weight, event.capacity);
+      break;
+    case Kind::remove:
+      pool.remove(event.worker);
+      break;
+    case Kind::set_eligible:
+      pool.set_eligible(event.worker, event.yes, event.usable);
+      break;
+    case Kind::set_drained:
+      pool.set_drained(event.worker, event.yes);
+      break;
+    case Kind::set_ramp:
+      pool.set_ramp(event.worker, event.weight);
+      break;
+    case Kind::set_reported:
+      pool.set_reported(event.worker, event.reported);
+      break;
+    case Kind::set_limit:
+      pool.set_limit(event.worker, event.limit);
+      break;
+    case Kind::set_pool_limit:
+      pool.set_pool_limit(event.limit);
+      break;
+    case Kind::reserve:
+      return pool.reserve(event.request, event.at, event.asked).value_or(kNoSlot);
+    case Kind::reserve_on:
+      return answer(pool.reserve_on(event.asked, event.request, event.at, event.yes));
+    case Kind::first_byte:
+      pool.first_byte(event.attempt, event.at);
+      break;
+    case Kind::end:
+      pool.end(event.attempt, event.at);
+      break;
+    case Kind::tick:
+      pool.tick(event.at);
+      break;
+    case Kind::report_load:
+      return answer(pool.report_load(event.asked, event.weight, event.at));
+  }
+  return event.worker;
+}
+
+}  // namespace heng
