@@ -1,4 +1,5 @@
 // Traffic: every format with its mistakes, the shapes it can be brought into, and what is made up.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
@@ -124,6 +125,53 @@ TEST_F(TraceFile, AccessLogIsSortedByArrival) {
   EXPECT_EQ(all[1].at, 1s);
   EXPECT_EQ(all[2].at, 12500ms);
   EXPECT_EQ(all[2].prompt_tokens, 100u);  // 400 bytes, no usage
+}
+
+TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
+  const std::string run = R"({"do":"run","process":7,"at":1000000000,"version":1,"time":100,"program":"x"})";
+  const auto came = [](int request, int at) {
+    return fmt::format(R"({{"do":"request","process":7,"at":{}000000000,"request":{},"id":"r"}})", at,
+                       request);
+  };
+  const auto reserve = [](int request, const char* prefix) {
+    return fmt::format(R"({{"do":"reserve","process":7,"at":5,"pool":1,"worker":0,"request":{},)"
+                       R"("affinity":9,"prompt_tokens":100,"block_tokens":63.6,"prefix":"{}"}})",
+                       request, prefix);
+  };
+  const auto end = [](int request, int outcome, int prompt, int output) {
+    return fmt::format(R"({{"do":"end","process":7,"at":6,"pool":1,"worker":0,"request":{},"outcome":{},)"
+                       R"("prompt_tokens":{},"output_tokens":{}}})",
+                       request, outcome, prompt, output);
+  };
+  const auto done = [](int request) {
+    return fmt::format(R"({{"do":"done","process":7,"at":7,"request":{}}})", request);
+  };
+  const std::string a = "000000000000000a", b = "000000000000000b", c = "000000000000000c";
+  std::string text = run + "\n";
+  for (const std::string& line :
+       {came(1, 2), reserve(1, (a + b).c_str()), came(2, 3), reserve(2, (a + c).c_str()),
+        came(3, 4),                           // refused
+        done(3), end(2, 0, 100, 8), done(2),  // before the first, which ...
+        end(1, 5, 100, 0), reserve(1, (a + b).c_str()), end(1, 0, 200, 5), done(1),  // ... failed once
+        came(4, 9), reserve(4, a.c_str()), end(4, 0, 70, 1), std::string("{\"do\":\"do")})
+    text += line + "\n";
+  const auto all = read(write(text));
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(all[0].at, 0s);
+  EXPECT_EQ(all[1].at, 1s);
+  EXPECT_EQ(all[2].at, 7s) << "its process was killed, but its answer had come";
+  EXPECT_EQ(all[0].prompt_tokens, 200u);
+  EXPECT_EQ(all[0].output_tokens, 5u);
+  EXPECT_EQ(all[0].client, 9u);
+  const auto pieces = [&](std::size_t i) {
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> found;
+    for (const PromptPiece& piece : all[i].pieces) found.emplace_back(piece.id, piece.tokens);
+    return found;
+  };
+  using Pieces = std::vector<std::pair<std::uint64_t, std::uint32_t>>;
+  EXPECT_EQ(pieces(0), (Pieces{{10, 64}, {11, 64}}));
+  EXPECT_EQ(pieces(1), (Pieces{{10, 64}, {12, 36}}));
+  EXPECT_EQ(pieces(2), (Pieces{{10, 64}}));
 }
 
 TEST_F(TraceFile, MistakesHaveTheirLine) {
