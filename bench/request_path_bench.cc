@@ -1,8 +1,11 @@
-// What reading costs: heads of requests and answers, request bodies of two sizes, chunk framing.
+// What reading costs: heads of requests and answers, request bodies of two sizes, chunk framing. And what
+// recording a request costs.
 #include <benchmark/benchmark.h>
 
 #include "base/buffer.h"
+#include "base/hash.h"
 #include "flow/inspect.h"
+#include "host/event_log.h"
 #include "live/http1.h"
 #include "wire.h"
 
@@ -69,6 +72,48 @@ void body(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(body)->Arg(400)->Arg(4'000)->Arg(400'000);
+
+/// All lines of a request whose prompt has so many hashed blocks, as `heng serve --record` writes them.
+void record(benchmark::State& state) {
+  std::vector<std::uint64_t> prefix;
+  for (std::int64_t i = 0; i < state.range(0); ++i) prefix.push_back(mix(static_cast<std::uint64_t>(i)));
+  using Kind = LogLine::Kind;
+  LogLine line{.process = 12345, .pool = 1, .name = "req_0123456789abcdef00000001", .request = 1234567};
+  line.event.worker = 3;
+  line.event.request = {.id = 1234567,
+                        .affinity = mix(1),
+                        .prompt_tokens = 4003.0625,
+                        .output_tokens_max = 512,
+                        .stream = true,
+                        .prefix = prefix,
+                        .block_tokens = 63.98461538461538};
+  line.event.attempt = {.worker = 3,
+                        .request = 1234567,
+                        .elapsed = 2345678901ns,
+                        .time_to_first_byte = 345678901ns,
+                        .prompt_tokens = 4000,
+                        .cached_tokens = 2048,
+                        .output_tokens = 300};
+  std::string text;
+  Duration now = 1234567890123456ns;
+  const auto put = [&](Kind kind, PoolEvent::Kind event = {}) {
+    line.kind = kind;
+    line.event.kind = event;
+    line.at = Instant(now += 12345678ns);
+    write_log_line(line, text);
+  };
+  while (state.KeepRunning()) {
+    text.clear();
+    put(Kind::request);
+    put(Kind::event, PoolEvent::Kind::reserve);
+    put(Kind::event, PoolEvent::Kind::first_byte);
+    put(Kind::event, PoolEvent::Kind::end);
+    put(Kind::done);
+    benchmark::DoNotOptimize(text.data());
+  }
+  state.counters["bytes"] = static_cast<double>(text.size());
+}
+BENCHMARK(record)->Arg(0)->Arg(62)->Arg(1562);  // 400 KB
 
 }  // namespace
 }  // namespace heng

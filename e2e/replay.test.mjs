@@ -58,12 +58,10 @@ describe('a recorded run', () => {
       });
       const gateway = await startGateway(config(engines));
       const load = startLoad(t, gateway);
-      const served = count =>
-        until(`${count} requests more`, (
-          (goal = load.ids.length + count) =>
-          () =>
-            load.ids.length >= goal
-        )());
+      const served = count => {
+        const goal = load.ids.length + count;
+        return until(`${count} requests more`, () => load.ids.length >= goal);
+      };
       await served(60);
       await engines[1].program.kill(); // what it had goes elsewhere, and it is ejected
       await served(60);
@@ -118,7 +116,8 @@ describe('a recorded run', () => {
     const { explained } = await replayJson(record, '--explain', line.id);
     assert.equal(explained.length, 1);
     assert.equal(explained[0].recorded, line.worker);
-    assert.deepEqual(explained[0].candidates.map(({ worker }) => worker).sort(), engines.map(e => e.name).sort());
+    const candidates = explained[0].candidates.map(({ worker }) => worker);
+    assert.deepEqual(candidates.sort(), engines.map(({ name }) => name).sort());
     assert.equal(typeof explained[0].candidates[0].terms.in_flight, 'number');
     const shown = await heng('replay', record, '--explain', line.id, '--policy', 'least_connections');
     assert.equal(shown.code, 0, shown.stderr);
@@ -189,12 +188,13 @@ describe('a recorded run', () => {
   });
 
   it('ends, and nothing else does, when the disk is full', async () => {
-    const [engine] = await Promise.all([startEngine({ model: 'm', args: ['--speed', '20'] })]);
+    const engine = await startEngine({ model: 'm', args: ['--speed', '20'] });
     const gateway = await startGateway({
       record: '/dev/full',
       pools: [{ model: 'm', workers: [engine.url] }],
     });
-    await until('that is said', () => /the recording '\/dev\/full' ends here: No space/.test(gateway.program.log()));
+    const said = /the recording '\/dev\/full' ends here: No space/;
+    await until('that is said', () => said.test(gateway.program.log()));
     for (let i = 0; i < 3; ++i)
       assert.equal((await gateway.request('/v1/chat/completions', { body: chat('m') })).status, 200);
     assert.match((await gateway.admin('/metrics')).text(), /^heng_recording 0$/m);
@@ -203,7 +203,7 @@ describe('a recorded run', () => {
   });
 
   it('is not begun or ended by a reload, and says so', async () => {
-    const [engine] = await Promise.all([startEngine({ model: 'm' })]);
+    const engine = await startEngine({ model: 'm' });
     const config = { pools: [{ model: 'm', workers: [engine.url] }] };
     const gateway = await startGateway(config);
     gateway.write({ ...config, record: path.join(scratch, 'late.jsonl') });
