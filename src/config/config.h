@@ -157,6 +157,18 @@ struct AdaptiveLimitConfig {
   Duration slack = 200ms;
 };
 
+/// What engines say of their own load on their metrics pages.
+struct EngineLoadConfig {
+  Duration interval = 1s;  // from one reading to the next; 0 = never
+  Duration timeout = 1s;
+  std::string path = "/metrics";
+  bool always = false;  // also where no policy goes by it
+
+  bool wanted_by(const RoutePolicyEntry& policy) const {
+    return interval > Duration(0) && (always || policy.uses_engine_load);
+  }
+};
+
 struct Config {
   Endpoint listen{"127.0.0.1", 8080};
   std::optional<Endpoint> admin = Endpoint{"127.0.0.1", 8081};
@@ -176,6 +188,7 @@ struct Config {
   RetryConfig retry;
   QueueConfig queue;
   AdaptiveLimitConfig adaptive_limit;
+  EngineLoadConfig engine_load;
   std::vector<PoolConfig> pools;
   WorkerAllow worker_allow = default_worker_allow();
   std::optional<Endpoint> dns_server;  // nothing = those of /etc/resolv.conf

@@ -206,6 +206,19 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"a: \xed\xa0\x80\n", "not UTF-8"}, Mistake{"a: \xc3", "not UTF-8"},
         Mistake{std::string("a: b\0c\n", 7), "control character 0x00"}));
 
+TEST(Config, EngineLoadIsReadForPoliciesThatGoByItUnlessToldOtherwise) {
+  RoutePolicyEntry blind{}, seeing{};
+  seeing.uses_engine_load = true;
+  EngineLoadConfig config;
+  EXPECT_TRUE(config.wanted_by(seeing));
+  EXPECT_FALSE(config.wanted_by(blind));
+  config.always = true;
+  EXPECT_TRUE(config.wanted_by(blind));
+  config.interval = Duration(0);
+  EXPECT_FALSE(config.wanted_by(blind));
+  EXPECT_FALSE(config.wanted_by(seeing));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Scalars, ConfigMistake,
     testing::Values(

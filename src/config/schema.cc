@@ -70,6 +70,7 @@ constexpr Field kRoot[] = {
     {"retry", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"queue", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"adaptive_limit", Type::structure, 0, 0, "See below.", nullptr, "group"},
+    {"engine_load", Type::structure, 0, 0, "See below.", nullptr, "group"},
     {"pools", Type::structure, 0, 0,
      "The models and who serves them, see below. The only key that must be there.", nullptr, "list of pools"},
 };
@@ -218,6 +219,17 @@ constexpr Field kAdaptiveLimit[] = {
     {"slack", Type::duration, 0, kHour, "... and this in addition.", at<&AdaptiveLimitConfig::slack>, ""},
 };
 
+constexpr Field kEngineLoad[] = {
+    {"interval", Type::duration, 0, kHour,
+     "From one reading of a worker's page to the next, in steps of 100ms; 0s = never.",
+     at<&EngineLoadConfig::interval>, ""},
+    {"timeout", Type::duration, 0.01, kHour, "A page that takes longer is not waited for.",
+     at<&EngineLoadConfig::timeout>, ""},
+    {"path", Type::path, 0, 0, "Where the page is.", at<&EngineLoadConfig::path>, ""},
+    {"always", Type::flag, 0, 0, "Also where no policy goes by it, to see it in the admin API.",
+     at<&EngineLoadConfig::always>, ""},
+};
+
 constexpr Section kSections[] = {
     {"tls", "HTTPS for clients; without `cert_file` they come without.", kTls, section_at<&Config::tls>},
     {"timeouts", "How long Heng waits.", kTimeouts, section_at<&Config::timeouts>},
@@ -227,6 +239,8 @@ constexpr Section kSections[] = {
     {"queue", "Waiting while all workers of a model are full, see `max_in_flight`.", kQueue,
      section_at<&Config::queue>},
     {"adaptive_limit", "Of `max_in_flight: adaptive`.", kAdaptiveLimit, section_at<&Config::adaptive_limit>},
+    {"engine_load", "What engines say of their own load on their metrics pages.", kEngineLoad,
+     section_at<&Config::engine_load>},
 };
 
 constexpr Field kPool[] = {

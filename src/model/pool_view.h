@@ -18,7 +18,7 @@ struct EngineLoad {
   Instant at = Instant::min();  // when the gateway read it; min() = never
   float running = 0;            // requests in the engine's batch
   float waiting = 0;            // requests in the engine's own queue
-  float kv_used = 0;            // share of the KV cache in use, 0 to 1
+  float kv_used = 0;            // share of the KV cache in use, 0 to 1; 0 where the engine does not say
   bool known() const { return at != Instant::min(); }
 };
 

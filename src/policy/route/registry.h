@@ -35,7 +35,8 @@ struct RoutePolicyEntry {
   /// null.
   std::string (*validate)(const OptionValues& values);
   std::unique_ptr<RoutePolicy> (*make)(const OptionValues& values);
-  bool uses_prefix = false;  // wants RequestView::prefix, which costs a pass over the prompt
+  bool uses_prefix = false;       // wants RequestView::prefix, which costs a pass over the prompt
+  bool uses_engine_load = false;  // wants PoolView::reported, which costs every worker a request a second
 };
 
 /// All policies in the order of the reference page.
