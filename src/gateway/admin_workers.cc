@@ -45,6 +45,13 @@ std::string faults_of(const WorkerHealth& health) {
   return "{" + list + "}";
 }
 
+std::string engine_load_of(const EngineLoad& load, Instant now) {
+  if (!load.known()) return "null";
+  return fmt::format(R"({{"running":{},"waiting":{},"kv_used":{},"age_s":{:.1f}}})",
+                     json_number(load.running), json_number(load.waiting), json_number(load.kv_used),
+                     to_seconds(now - load.at));
+}
+
 /// The worker as the configuration or the operator named it, without what was changed since.
 WorkerConfig as_named(WorkerConfig worker, const WorkerConfig& like) {
   worker.origin = like.origin;
@@ -341,12 +348,13 @@ std::string AdminWorkers::worker_json(const ModelPool& pool, Slot slot,
   std::string json = fmt::format(
       R"({{"pool":{},"index":{},"name":{},"url":{},"origin":"{}","state":"{}","eligible":{},)"
       R"("last_fault":"{}","faults":{},"ejections":{},"since_s":{:.1f},"weight":{},"share":{},"ramp":{},)"
-      R"("capacity":{},"in_flight":{},"max_in_flight":{})",
+      R"("capacity":{},"in_flight":{},"max_in_flight":{},"engine_load":{})",
       json_quote(pool.model()), slot, json_quote(pool.worker_name(slot)), json_quote(worker.config().url),
       to_string(pool.worker_origin(slot)), state_of(pool.pool(), slot, health), eligible,
       to_string(health.last_fault()), faults_of(health), health.ejections(), to_seconds(now - health.since()),
       json_number(view.weight[slot]), json_number(leaving ? 0 : shares[slot]), json_number(health.ramp(now)),
-      json_number(view.capacity[slot]), view.in_flight[slot], pool.pool().limit(slot));
+      json_number(view.capacity[slot]), view.in_flight[slot], pool.pool().limit(slot),
+      engine_load_of(view.reported[slot], now));
   if (const MemberMetrics* metrics = pool.metrics(slot)) {
     json +=
         fmt::format(R"(,"requests":{},"ttft_p50_s":{},"ttft_p95_s":{},"prompt_tokens":{},"output_tokens":{})",

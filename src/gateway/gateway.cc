@@ -211,12 +211,12 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
 void Gateway::build_pools() {
   names_.clear();
   std::map<std::string, bool> wanted_pools;
-  std::map<const Worker*, bool> wanted_workers;
+  std::map<const Worker*, bool> wanted_workers;  // and whether their load is
   for (const PoolConfig& config : roster_.build(config_)) {
     std::vector<std::shared_ptr<Worker>> workers;
     for (const WorkerConfig& worker : config.workers) workers.push_back(worker_for(worker));
     for (const auto& worker : workers) {
-      wanted_workers[worker.get()] = true;
+      wanted_workers[worker.get()] |= config_.engine_load.wanted_by(*config.policy);
       const bool needs_models = config.model.empty() || config.model == "*";
       if (needs_models) worker->discover_models(kDiscoveryEvery);
     }
@@ -245,7 +245,11 @@ void Gateway::build_pools() {
     return true;
   });
   std::erase_if(workers_, [&](auto& entry) {
-    if (wanted_workers[entry.second.get()]) return false;
+    const auto wanted = wanted_workers.find(entry.second.get());
+    if (wanted != wanted_workers.end()) {
+      entry.second->read_engine_load(wanted->second, loop_.now());
+      return false;
+    }
     retired_workers_.push_back(entry.second);
     return true;
   });

@@ -157,12 +157,20 @@ void ModelPool::on_standing_changed() {
   serve_line_later();
 }
 
+void ModelPool::on_engine_load(const Worker& worker) {
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (pool_.is_member(slot) && members_[slot].worker.get() == &worker)
+      pool_.set_reported(slot, worker.engine_load());
+  }
+}
+
 Slot ModelPool::join(const std::shared_ptr<Worker>& worker, const WorkerConfig& wanted) {
   const Slot slot = pool_.add(worker->identity(), wanted.weight, wanted.capacity);
   if (slot >= members_.size()) members_.resize(slot + 1);
   members_[slot] = {};
   members_[slot].worker = worker;
   worker->watch(*this);
+  if (worker->engine_load().known()) pool_.set_reported(slot, worker->engine_load());
   for (WeightSample& sample : history_) {  // was another worker's
     if (slot < sample.weights.size()) sample.weights[slot] = std::nan("");
     if (slot < sample.assigned.size()) sample.assigned[slot] = std::nan("");

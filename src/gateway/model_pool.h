@@ -54,7 +54,7 @@ class MemberMetrics {
 };
 
 /// Shared by the gateway's table and the requests under way; lives on the gateway's loop.
-class ModelPool final : public StandingWatcher, public std::enable_shared_from_this<ModelPool> {
+class ModelPool final : public WorkerWatcher, public std::enable_shared_from_this<ModelPool> {
  public:
   /// `recorder`: null if nothing is recorded; must outlive the pool.
   ModelPool(Loop& loop, std::string model, const PoolConfig& config, std::uint64_t seed,
@@ -72,6 +72,7 @@ class ModelPool final : public StandingWatcher, public std::enable_shared_from_t
   void set_max_ejected_share(double share) { max_ejected_share_ = share; }
   /// The health of all members into eligibility. Also called by the workers, when theirs changes.
   void on_standing_changed() override;
+  void on_engine_load(const Worker& worker) override;
   /// Slow start, then the policy's controllers, then the weight history, then those who wait.
   void tick(Instant now, double time_s);
   void expose_gauges();

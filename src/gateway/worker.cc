@@ -1,4 +1,4 @@
-// Health probes and model discovery over the worker's own connections.
+// Health probes, model discovery and the reading of engines' load over the worker's own connections.
 #include "gateway/worker.h"
 
 #include <fmt/format.h>
@@ -12,8 +12,8 @@ namespace heng {
 
 namespace {
 
-constexpr std::size_t kQueryAnswerMax = 1 << 20;
-constexpr Duration kDiscoveryRetry = 1s;  // until the first answer
+constexpr std::size_t kQueryAnswerMax = 1 << 20;  // of answers that are read
+constexpr Duration kDiscoveryRetry = 1s;          // until the first answer
 
 std::string address_fields(const WorkerConfig& config) {
   const bool v6 = config.endpoint.host.find(':') != std::string::npos;
@@ -47,41 +47,58 @@ Result<void> admit_worker(const WorkerAllow& allow, const std::string& host, con
   return check_worker_address(allow, host, *ip);
 }
 
+/// Hands the body of a 200 over as it comes, and then says how it ended.
 class Worker::Query final : public ResponseObserver {
  public:
-  using Done = std::function<void(int status, std::string_view body, const ExchangeFailure* failure)>;
+  using Take = std::function<void(std::string_view piece)>;
+  using Done = std::function<void(int status, const ExchangeFailure* failure)>;
 
-  Query(const Worker& worker, std::string_view path, Done done)
-      : done_(std::move(done)),
+  /// `take` may be null: the body is of no interest.
+  Query(const Worker& worker, std::string_view path, Take take, Done done)
+      : take_(std::move(take)),
+        done_(std::move(done)),
         request_(fmt::format("GET {}{} HTTP/1.1\r\n{}User-Agent: heng\r\nAccept: */*\r\n\r\n",
                              worker.config_.base_path, path, worker.address_fields_)) {}
   ~Query() override {
     if (connection_ != nullptr) connection_->cancel();
   }
   bool busy() const { return connection_ != nullptr; }
-  void send(HttpOrigin& origin, const ExchangeTimeouts& timeouts) {
-    body_.clear();
-    connection_ = &origin.send({request_, {}}, timeouts, *this);
+  /// `timeout`: of the whole exchange.
+  void send(HttpOrigin& origin, Duration timeout) {
+    received_ = 0;
+    connection_ =
+        &origin.send({request_, {}},
+                     {.connect = timeout, .first_byte = timeout, .idle = timeout, .total = timeout}, *this);
   }
 
  private:
   void on_response_head(const HttpHead& head) override { status_ = head.status; }
   void on_response_body(std::span<const std::string_view> pieces, bool complete) override {
-    for (const std::string_view piece : pieces) {
-      if (body_.size() + piece.size() <= kQueryAnswerMax) body_.append(piece);
+    if (take_ && status_ == 200) {
+      for (const std::string_view piece : pieces) {
+        received_ += piece.size();
+        if (received_ > kQueryAnswerMax) return give_up();
+        take_(piece);
+      }
     }
     if (!complete) return;
     connection_ = nullptr;
-    done_(status_, body_.view(), nullptr);
+    done_(status_, nullptr);
   }
   void on_response_failed(const ExchangeFailure& failure) override {
     connection_ = nullptr;
-    done_(0, {}, &failure);
+    done_(0, &failure);
+  }
+  void give_up() {
+    std::exchange(connection_, nullptr)->cancel();
+    const ExchangeFailure failure{Outcome::protocol, true, "its answer is longer than 1 MiB"};
+    done_(0, &failure);
   }
 
+  Take take_;
   Done done_;
   std::string request_;
-  Buffer body_;
+  std::size_t received_ = 0;
   int status_ = 0;
   ClientConnection* connection_ = nullptr;
 };
@@ -91,6 +108,7 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
     : loop_(loop),
       config_(config),
       health_config_(gateway.health),
+      load_config_(gateway.engine_load),
       identity_(hash_bytes(config.url)),
       address_fields_(heng::address_fields(config)),
       origin_(loop, resolver, origin_options(config, gateway)),
@@ -98,9 +116,10 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
       told_(health_.standing()) {
   load_tls();
   make_probe();
+  make_load_query();
   discovery_ = std::make_unique<Query>(
-      *this, "/v1/models",
-      [this](int status, std::string_view body, const ExchangeFailure*) { on_models_answer(status, body); });
+      *this, "/v1/models", [this](std::string_view piece) { models_answer_.append(piece); },
+      [this](int status, const ExchangeFailure*) { on_models_answer(status); });
 }
 
 Worker::~Worker() = default;
@@ -127,19 +146,37 @@ void Worker::configure(const Config& gateway) {
     health_.on_probe(false, Outcome::canceled, loop_.now());
     make_probe();
   }
+  const bool same_page = gateway.engine_load.path == load_config_.path;
+  load_config_ = gateway.engine_load;
+  if (!same_page) {
+    load_poll_ = {};
+    make_load_query();
+  }
   if (health_.standing() != told_) tell();
 }
 
 void Worker::make_probe() {
-  probe_ = std::make_unique<Query>(*this, health_config_.path,
-                                   [this](int status, std::string_view, const ExchangeFailure* failure) {
-                                     on_probe_answer(status, failure);
-                                   });
+  probe_ = std::make_unique<Query>(
+      *this, health_config_.path, nullptr,
+      [this](int status, const ExchangeFailure* failure) { on_probe_answer(status, failure); });
+}
+
+void Worker::make_load_query() {
+  load_query_ = std::make_unique<Query>(
+      *this, load_config_.path, [this](std::string_view piece) { load_reader_.take(piece); },
+      [this](int status, const ExchangeFailure* failure) { on_load_answer(status, failure); });
+}
+
+void Worker::read_engine_load(bool wanted, Instant now) {
+  constexpr double kHashes = 18446744073709551616.0;  // 2^64
+  load_poll_.start(wanted ? load_config_.interval : Duration(0), static_cast<double>(identity_) / kHashes,
+                   now);
+  if (!wanted && load_.known()) set_load({});
 }
 
 void Worker::tell() {
   told_ = health_.standing();
-  for (StandingWatcher* watcher : watchers_) watcher->on_standing_changed();
+  for (WorkerWatcher* watcher : watchers_) watcher->on_standing_changed();
 }
 
 void Worker::attempt_started(const RequestView& request, Instant now) {
@@ -159,23 +196,22 @@ void Worker::attempt_ended(std::uint64_t request, Outcome outcome, Instant now) 
   if (health_.standing() != told_) tell();
 }
 
-ExchangeTimeouts Worker::query_timeouts() const {
-  return {.connect = health_config_.timeout,
-          .first_byte = health_config_.timeout,
-          .idle = health_config_.timeout,
-          .total = health_config_.timeout};
-}
-
 void Worker::tick(Instant now) {
   health_.tick(now);
   if (health_.probe_due(now) && !probe_->busy()) {
     health_.on_probe_sent(now);
-    probe_->send(origin_, query_timeouts());
+    probe_->send(origin_, health_config_.timeout);
   }
   if (health_.standing() != told_) tell();
   if (discovery_every_ > Duration(0) && now >= next_discovery_ && !discovery_->busy()) {
     next_discovery_ = now + (models_known_ ? discovery_every_ : kDiscoveryRetry);
-    discovery_->send(origin_, query_timeouts());
+    models_answer_.clear();
+    discovery_->send(origin_, health_config_.timeout);
+  }
+  if (health_.state() != HealthState::ejected && load_poll_.due(now)) {
+    load_poll_.on_sent(now);
+    load_reader_.begin();
+    load_query_->send(origin_, load_config_.timeout);
   }
 }
 
@@ -188,8 +224,9 @@ void Worker::on_probe_answer(int status, const ExchangeFailure* failure) {
   if (health_.standing() != told_) tell();
 }
 
-void Worker::on_models_answer(int status, std::string_view body) {
+void Worker::on_models_answer(int status) {
   if (status != 200) return;
+  const std::string_view body = models_answer_.view();
   std::vector<std::string> found;
   try {
     simdjson::dom::parser parser;
@@ -203,6 +240,31 @@ void Worker::on_models_answer(int status, std::string_view body) {
   if (!models_known_ || found != models_) ++models_version_;
   models_known_ = true;
   models_ = std::move(found);
+}
+
+/// llama-server without `--metrics` answers 501.
+void Worker::on_load_answer(int status, const ExchangeFailure* failure) {
+  const Instant now = loop_.now();
+  if (failure != nullptr || (status >= 500 && status != 501)) {
+    return load_poll_.on_answer(LoadAnswer::failed, now);  // its probes fail too, if it matters
+  }
+  Result<EngineLoad> load = status == 200 ? load_reader_.finish()
+                                          : fail(ErrorCode::not_found, fmt::format("it answers {}", status));
+  load_poll_.on_answer(load ? LoadAnswer::load : LoadAnswer::absent, now);
+  std::string problem = load ? "" : load.error().message;
+  if (problem != load_problem_ && !problem.empty()) {
+    spdlog::warn("{}{}: no engine load there: {}. It is asked again once a minute; see `engine_load`",
+                 config_.url, load_config_.path, problem);
+  }
+  load_problem_ = std::move(problem);
+  if (!load) return;
+  load->at = now;
+  set_load(*load);
+}
+
+void Worker::set_load(const EngineLoad& load) {
+  load_ = load;
+  for (WorkerWatcher* watcher : watchers_) watcher->on_engine_load(*this);
 }
 
 }  // namespace heng

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "config/config.h"
+#include "control/load_poll.h"
 #include "control/worker_health.h"
+#include "host/engine_load_reader.h"
 #include "live/http_client.h"
 
 namespace heng {
@@ -17,13 +19,17 @@ namespace heng {
 /// name.
 Result<void> admit_worker(const WorkerAllow& allow, const std::string& host, const SocketAddress& address);
 
-/// Hears at once when what pools may do with a worker has changed. Takes itself off the list before it dies.
-class StandingWatcher {
+class Worker;
+
+/// A pool that hears at once what is new about its workers. Takes itself off the list before it dies.
+class WorkerWatcher {
  public:
+  /// What may be done with the worker has changed.
   virtual void on_standing_changed() = 0;
+  virtual void on_engine_load(const Worker& worker) = 0;
 
  protected:
-  ~StandingWatcher() = default;
+  ~WorkerWatcher() = default;
 };
 
 /// Shared by the pools it is a member of and the requests under way on it; lives on the gateway's loop. The
@@ -53,7 +59,7 @@ class Worker {
   /// "Host: ...\r\n" and, with an API key, "Authorization: Bearer ...\r\n".
   const std::string& address_fields() const { return address_fields_; }
 
-  /// Sends probes and model queries that are due. About every 100 ms.
+  /// Sends probes and queries that are due. About every 100 ms.
   void tick(Instant now);
   /// The models its /v1/models listed last; empty if it has not answered yet.
   const std::vector<std::string>& models() const { return models_; }
@@ -66,6 +72,12 @@ class Worker {
   /// Bumped with every change of models().
   std::uint32_t models_version() const { return models_version_; }
 
+  /// Reads its metrics page at the configured interval from now on, or no more. What it says, or that it says
+  /// nothing, means nothing to its health.
+  void read_engine_load(bool wanted, Instant now);
+  /// As it said last; not known if it has not, or is not asked any more.
+  const EngineLoad& engine_load() const { return load_; }
+
   // What happens to attempts, for its health; see there. Every started one is ended.
   void attempt_started(const RequestView& request, Instant now);
   void flowing(std::uint64_t request, Outcome outcome, Instant now);
@@ -74,8 +86,8 @@ class Worker {
     health_.on_progress(now);
     if (health_.standing() != told_) tell();
   }
-  void watch(StandingWatcher& watcher) { watchers_.push_back(&watcher); }
-  void unwatch(StandingWatcher& watcher) { std::erase(watchers_, &watcher); }
+  void watch(WorkerWatcher& watcher) { watchers_.push_back(&watcher); }
+  void unwatch(WorkerWatcher& watcher) { std::erase(watchers_, &watcher); }
 
   /// True once after each silence: what waits there without a byte should look whether it waits in vain.
   bool take_stopped() { return std::exchange(silences_told_, health_.silences()) != health_.silences(); }
@@ -83,30 +95,39 @@ class Worker {
   std::uint32_t in_flight = 0;  // over all pools
 
  private:
-  class Query;  // a small GET whose whole answer is awaited
+  class Query;  // a small GET
   void on_probe_answer(int status, const ExchangeFailure* failure);
-  void on_models_answer(int status, std::string_view body);
-  ExchangeTimeouts query_timeouts() const;
+  void on_models_answer(int status);
+  void on_load_answer(int status, const ExchangeFailure* failure);
+  void set_load(const EngineLoad& load);
   void make_probe();
+  void make_load_query();
   void tell();
 
   Loop& loop_;
   WorkerConfig config_;
   HealthConfig health_config_;
+  EngineLoadConfig load_config_;
   std::uint64_t identity_;
   std::string address_fields_;
   HttpOrigin origin_;
   WorkerHealth health_;
   Standing told_;  // to the watchers
-  std::vector<StandingWatcher*> watchers_;
+  std::vector<WorkerWatcher*> watchers_;
   std::uint32_t silences_told_ = 0;
   std::unique_ptr<Query> probe_;
   std::unique_ptr<Query> discovery_;
+  std::unique_ptr<Query> load_query_;
   Duration discovery_every_{0};
   Instant next_discovery_{};
+  Buffer models_answer_;
   std::vector<std::string> models_;
   bool models_known_ = false;
   std::uint32_t models_version_ = 0;
+  LoadPoll load_poll_;
+  EngineLoadReader load_reader_;
+  EngineLoad load_;
+  std::string load_problem_;  // as last logged; "" = none
 };
 
 }  // namespace heng
