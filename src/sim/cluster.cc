@@ -44,6 +44,7 @@ Cluster::Cluster(const ClusterOptions& options, TrafficSource& traffic, Tally& t
   for (const SimWorker& worker : options.workers) {
     workers_.push_back({.engine = Engine(worker.engine), .params = worker.engine});
   }
+  loads_told_.resize(gateways_.size() * workers_.size());
   flowing_.resize(workers_.size(), 0);
   in_flight_.resize(workers_.size(), 0);
   waiting_.resize(workers_.size(), 0);
@@ -125,6 +126,14 @@ Result<void> Cluster::handle(const Event& event) {
     case Kind::probed:
       gateways_[event.index].on_probe(event.serial, event.outcome, now_);
       break;
+    case Kind::load_asked:
+      tell_load(event.index, event.serial);
+      break;
+    case Kind::load_told: {
+      const EngineLoad& load = loads_told_[event.index * workers_.size() + event.serial];
+      gateways_[event.index].on_load(event.serial, event.outcome == Outcome::ok ? &load : nullptr, now_);
+      break;
+    }
     case Kind::engine:
       if (workers_[event.index].schedule == event.serial) run_engine(event.index);
       break;
@@ -431,11 +440,10 @@ void Cluster::tick() {
     flowing_[slot] = workers_[slot].deaths == 0 && workers_[slot].hangs == 0;
   }
   for (std::uint32_t gateway = 0; gateway < gateways_.size(); ++gateway) {
-    probes_.clear();
-    silent_.clear();
-    gateways_[gateway].tick(now_, flowing_, probes_, silent_);
-    for (const Slot slot : silent_) leave_worker(gateway, slot);
-    for (const Slot slot : probes_) {
+    gateways_[gateway].tick(now_, flowing_, due_);
+    for (const Slot slot : due_.silent) leave_worker(gateway, slot);
+    for (const Slot slot : due_.loads) push(Kind::load_asked, now_ + options_.network, gateway, slot);
+    for (const Slot slot : due_.probes) {
       const Worker& worker = workers_[slot];
       const bool silent = worker.hangs > 0 || worker.mutes > 0;
       const Outcome outcome = worker.deaths > 0 ? Outcome::refused : silent ? Outcome::timeout : Outcome::ok;
@@ -447,6 +455,25 @@ void Cluster::tick() {
   check_deadlines();
   if (now_ >= next_sample_) sample();
   push(Kind::tick, now_ + kTick, 0);
+}
+
+/// What the engine's metrics page says when the question reaches it.
+void Cluster::tell_load(std::uint32_t gateway, Slot slot) {
+  const Worker& worker = workers_[slot];
+  const Duration timeout = options_.gateway.engine_load_timeout;
+  if (worker.deaths > 0) {
+    return push(Kind::load_told, now_ + options_.network, gateway, slot, Outcome::refused);
+  }
+  if (worker.hangs > 0 || worker.mutes > 0 || 2 * options_.network > timeout) {
+    const Instant given_up = std::max(now_, now_ - options_.network + timeout);
+    return push(Kind::load_told, given_up, gateway, slot, Outcome::timeout);
+  }
+  run_engine(slot);  // it may have passed over steps without events
+  const Engine& engine = worker.engine;
+  loads_told_[gateway * workers_.size() + slot] = {.running = static_cast<float>(engine.running()),
+                                                   .waiting = static_cast<float>(engine.waiting()),
+                                                   .kv_used = static_cast<float>(engine.kv_usage())};
+  push(Kind::load_told, now_ + options_.network, gateway, slot);
 }
 
 void Cluster::check_deadlines() {

@@ -91,15 +91,17 @@ class Cluster {
     end,
     lost,
     probed,
+    load_asked,
+    load_told,
     engine
   };
   struct Event {
     Instant at;
     std::uint64_t order;  // breaks ties: first come, first served
     Kind kind;
-    Outcome outcome;       // lost, probed
-    std::uint32_t index;   // of a flight, worker, fault, or probed gateway
-    std::uint32_t serial;  // of the flight's attempt or the engine's schedule; probed slot
+    Outcome outcome;       // lost, probed, load_told
+    std::uint32_t index;   // of a flight, worker, fault, or the gateway that probes or asks
+    std::uint32_t serial;  // of the flight's attempt or the engine's schedule; slot probed or asked
     bool operator>(const Event& other) const { return at != other.at ? at > other.at : order > other.order; }
   };
   struct Worker {
@@ -153,6 +155,7 @@ class Cluster {
   void break_streams(Slot slot, bool answering_only, Outcome outcome);
   void set_speed(Slot slot);
   void tick();
+  void tell_load(std::uint32_t gateway, Slot slot);
   void check_deadlines();
   void sample();
   EngineRequest engine_request(std::uint32_t index) const;
@@ -175,12 +178,13 @@ class Cluster {
   TrafficRequest next_request_;
   bool begun_ = false;
   bool traffic_ended_ = false;
-  Rng front_;  // which gateway a request comes to
+  std::vector<EngineLoad> loads_told_;  // [gateways x workers] on their way
+  Rng front_;                           // which gateway a request comes to
   ClusterCounts counts_;
   Instant now_{};
   Instant next_sample_{};
   std::vector<EngineEvent> engine_events_;  // scratch, like all below
-  std::vector<Slot> probes_, silent_;
+  SimGatewayDue due_;
   std::vector<char> flowing_;
   std::vector<std::uint32_t> in_flight_, waiting_;
   std::vector<std::uint64_t> prefix_;

@@ -212,6 +212,88 @@ TEST(Cluster, EachGatewayKnowsOnlyItsOwnLoad) {
   EXPECT_GT(collisions(2), 20);
 }
 
+/// Twenty requests at once for an engine with eight places: it takes them in three rounds of a second each.
+std::vector<TrafficRequest> three_rounds(Duration at) {
+  return {20, {.at = at, .prompt_tokens = 10, .output_tokens = 100}};
+}
+
+struct Reading {
+  EngineLoad load;
+  EngineLoad truth;  // of the engine, one network's way before it was read
+};
+
+/// What each gateway reads of the first worker, and what was true.
+std::vector<std::vector<Reading>> readings(const ClusterOptions& options,
+                                           std::vector<TrafficRequest> requests) {
+  ListedTraffic traffic(std::move(requests));
+  Tally tally(tally_of(options));
+  Cluster cluster(options, traffic, tally);
+  std::vector<EngineLoad> truth;
+  std::vector<std::vector<Reading>> all(options.gateways);
+  while (true) {
+    const Result<bool> more = cluster.step();
+    EXPECT_TRUE(more.has_value());
+    if (!more || !*more) return all;
+    const Engine& engine = cluster.engine(0);
+    truth.push_back({.at = cluster.now(),
+                     .running = static_cast<float>(engine.running()),
+                     .waiting = static_cast<float>(engine.waiting()),
+                     .kv_used = static_cast<float>(engine.kv_usage())});
+    for (std::uint32_t gateway = 0; gateway < options.gateways; ++gateway) {
+      const EngineLoad& load = cluster.gateways()[gateway].pool().view().reported[0];
+      std::vector<Reading>& list = all[gateway];
+      if (!load.known() || (!list.empty() && list.back().load.at == load.at)) continue;
+      auto then = truth.rbegin();
+      while (then->at > load.at - options.network) ++then;
+      list.push_back({load, *then});
+    }
+  }
+}
+
+TEST(Cluster, GatewaysReadEnginesAsTheyWereOneWayAgoAndKnowNothingNewer) {
+  ClusterOptions options = cluster_of(1);
+  options.network = 50ms;
+  options.gateway.engine_load_interval = 400ms;
+  options.gateways = 2;
+  const auto all = readings(options, three_rounds(1003ms));
+  for (const std::vector<Reading>& list : all) {
+    ASSERT_GE(list.size(), 8u);
+    bool queue_seen = false;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      EXPECT_EQ(list[i].load.running, list[i].truth.running) << i;
+      EXPECT_EQ(list[i].load.waiting, list[i].truth.waiting) << i;
+      EXPECT_EQ(list[i].load.kv_used, list[i].truth.kv_used) << i;
+      EXPECT_EQ(list[i].load.at, list[0].load.at + static_cast<int>(i) * 400ms);
+      queue_seen |= list[i].load.waiting == 12 && list[i].load.running == 8 && list[i].load.kv_used > 0;
+    }
+    EXPECT_TRUE(queue_seen);
+  }
+  EXPECT_NE(all[0].front().load.at, all[1].front().load.at) << "each gateway reads in its own rhythm";
+}
+
+TEST(Cluster, NothingIsReadUnlessAsked) {
+  EXPECT_TRUE(readings(cluster_of(1), three_rounds(0s)).front().empty());
+}
+
+TEST(Cluster, LastReadingStaysWhileAWorkerGivesNone) {
+  for (const FaultKind kind : {FaultKind::mute, FaultKind::hang, FaultKind::die}) {
+    ClusterOptions options = cluster_of(2);
+    options.gateway.engine_load_interval = 200ms;
+    options.gateway.engine_load_timeout = 300ms;
+    options.faults = {{.kind = kind, .worker = 0, .at = 2s, .lasts = 4s}};
+    std::vector<TrafficRequest> requests = three_rounds(1900ms);
+    requests.push_back({.at = 60s, .prompt_tokens = 10, .output_tokens = 1});
+    const auto list = readings(options, requests).front();
+    const auto after =
+        std::ranges::find_if(list, [](const Reading& one) { return one.load.at >= Instant(2s); });
+    ASSERT_TRUE(after != list.begin() && after != list.end()) << to_string(kind);
+    EXPECT_GE((after - 1)->load.at, Instant(1800ms));
+    // Nothing in between, and read again soon after: the patience with failures is short.
+    EXPECT_GE(after->load.at, Instant(6s)) << to_string(kind);
+    EXPECT_LE(after->load.at, Instant(9s)) << to_string(kind);
+  }
+}
+
 SyntheticOptions some_traffic() {
   SyntheticOptions traffic;
   traffic.rate = 40;

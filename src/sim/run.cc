@@ -25,6 +25,9 @@ ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& p
   options.gateway.policy_options = policy.options;
   options.gateway.health = health_options(scenario.gateway.health);
   options.gateway.max_ejected_share = scenario.gateway.health.max_ejected_share;
+  const EngineLoadConfig& load = scenario.gateway.engine_load;
+  options.gateway.engine_load_interval = load.wanted_by(*policy.entry) ? load.interval : Duration(0);
+  options.gateway.engine_load_timeout = load.timeout;
   options.gateway.retry = scenario.gateway.retry.enabled;
   options.gateway.retry_budget_ratio = scenario.gateway.retry.budget_ratio;
   options.gateway.retry_budget_floor = scenario.gateway.retry.budget_floor;

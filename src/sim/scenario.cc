@@ -42,7 +42,8 @@ constexpr Field kRoot[] = {
     {"traffic", Type::structure, 0, 0, "A trace, or made up.", nullptr, ""},
     {"engine", Type::structure, 0, 0, "Of all workers.", nullptr, ""},
     {"workers", Type::structure, 0, 0, "A number, or a list of groups.", nullptr, ""},
-    {"gateway", Type::structure, 0, 0, "health, retry and timeouts as in heng.yaml.", nullptr, ""},
+    {"gateway", Type::structure, 0, 0, "health, retry, timeouts and engine_load as in heng.yaml.", nullptr,
+     ""},
     {"faults", Type::structure, 0, 0, "What goes wrong when.", nullptr, ""},
     {"policies", Type::structure, 0, 0, "Names, or maps of name and options.", nullptr, ""},
     {"expect", Type::structure, 0, 0, "Bounds on measures.", nullptr, ""},
@@ -277,7 +278,7 @@ class ScenarioReader : TableReader {
 
   void read_gateway(const YamlNode& value) {
     if (!expect(value, Kind::map, "`gateway` to be a map of keys")) return;
-    constexpr std::string_view kSections[] = {"health", "retry", "timeouts"};
+    constexpr std::string_view kSections[] = {"health", "retry", "timeouts", "engine_load"};
     walk(value, "`gateway`", kSections, [&](std::size_t index, const YamlNode&, const YamlNode& child) {
       const auto section = std::ranges::find(sections(), kSections[index], &Section::key);
       read_map(child, section->key, section->fields, section->at(scenario_.gateway));

@@ -32,7 +32,7 @@ objective: {ttft: 1s, tpot: 50ms}
 traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, scale: 2, sample: 0.5, resample: 60s, requests: 9}
 workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3}]
 engine: {max_num_seqs: 64, kv_blocks: 1000}
-gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}}
+gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}, engine_load: {interval: 200ms}}
 faults:
   - {worker: 3, at: 2m, do: slow, factor: 4, for: 5s, times: 2, every: 20s}
 policies: [hash, {name: dynamic_weight, beta: 0.2}]
@@ -54,6 +54,7 @@ expect: [{measure: failed, max: 0}]
   EXPECT_EQ(scenario.faults[1].at, 140s);
   EXPECT_EQ(scenario.faults[1].worker, 2u);
   EXPECT_EQ(scenario.gateway.timeouts.first_byte, 10s);
+  EXPECT_EQ(scenario.gateway.engine_load.interval, 200ms);
   ASSERT_EQ(scenario.policies.size(), 2u);
   EXPECT_EQ(scenario.policies[1].label, "dynamic_weight:beta=0.2");
 }

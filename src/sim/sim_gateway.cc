@@ -12,12 +12,14 @@ namespace heng {
 SimGateway::SimGateway(const SimGatewayOptions& options, Rng rng)
     : options_(options),
       pool_(options.policy->make(options.policy_options), rng),
-      budget_(options.retry_budget_ratio, options.retry_budget_floor) {}
+      budget_(options.retry_budget_ratio, options.retry_budget_floor),
+      phases_(rng.split("engine_load")) {}
 
 void SimGateway::add_worker(std::uint64_t identity, double weight, double capacity, Instant now) {
   const Slot slot = pool_.add(identity, weight, capacity);
   HENG_ASSERT(slot == health_.size());
   health_.emplace_back(options_.health, now, now > Instant{});
+  load_polls_.emplace_back().start(options_.engine_load_interval, phases_.uniform(), now);
   standings_.push_back(health_.back().standing());
   silences_.push_back(0);
   streams_.push_back(0);
@@ -71,17 +73,21 @@ bool SimGateway::may_try_again(Slot slot, std::uint32_t attempts, Outcome outcom
   return has_alternative(slot) && (outcome == Outcome::refused || budget_.take(now));
 }
 
-void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes,
-                      std::vector<Slot>& silent) {
+void SimGateway::tick(Instant now, std::span<const char> flowing, SimGatewayDue& due) {
+  due.probes.clear(), due.silent.clear(), due.loads.clear();
   for (Slot slot = 0; slot < health_.size(); ++slot) {
     WorkerHealth& health = health_[slot];
     if (streams_[slot] > 0 && flowing[slot] != 0) health.on_progress(now);
     health.tick(now);
     if (health.probe_due(now)) {
       health.on_probe_sent(now);
-      probes.push_back(slot);
+      due.probes.push_back(slot);
     }
-    if (std::exchange(silences_[slot], health.silences()) != health.silences()) silent.push_back(slot);
+    if (std::exchange(silences_[slot], health.silences()) != health.silences()) due.silent.push_back(slot);
+    if (health.state() != HealthState::ejected && load_polls_[slot].due(now)) {
+      load_polls_[slot].on_sent(now);
+      due.loads.push_back(slot);
+    }
     refresh(slot);
     pool_.set_ramp(slot, health.ramp(now));
   }
@@ -91,6 +97,14 @@ void SimGateway::tick(Instant now, std::span<const char> flowing, std::vector<Sl
 void SimGateway::on_probe(Slot slot, Outcome outcome, Instant now) {
   health_[slot].on_probe(outcome == Outcome::ok, outcome, now);
   refresh(slot);
+}
+
+void SimGateway::on_load(Slot slot, const EngineLoad* load, Instant now) {
+  load_polls_[slot].on_answer(load != nullptr ? LoadAnswer::load : LoadAnswer::failed, now);
+  if (load == nullptr) return;
+  EngineLoad read = *load;
+  read.at = now;
+  pool_.set_reported(slot, read);
 }
 
 }  // namespace heng

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "control/load_poll.h"
 #include "control/worker_health.h"
 #include "flow/pool.h"
 #include "flow/retry_budget.h"
@@ -20,6 +21,15 @@ struct SimGatewayOptions {
   bool retry = true;
   double retry_budget_ratio = 0.1;
   std::uint32_t retry_budget_floor = 10;
+  Duration engine_load_interval{0};  // 0 = never read
+  Duration engine_load_timeout = 1s;
+};
+
+/// Workers to turn to after a tick.
+struct SimGatewayDue {
+  std::vector<Slot> probes;
+  std::vector<Slot> silent;  // requests waiting there should look for a reason to leave
+  std::vector<Slot> loads;   // to be asked for their engine's load
 };
 
 /// Knows only what its own requests and probes have told it. Owned by the cluster; workers have the same
@@ -44,10 +54,11 @@ class SimGateway {
                                          Instant now) const;
 
   /// What the live gateway does every 100 ms. `flowing`: workers that are sending tokens now if they have any
-  /// streams. Appends the workers to be probed, and those that
-  /// have gone silent: requests waiting there should look for a reason to leave.
-  void tick(Instant now, std::span<const char> flowing, std::vector<Slot>& probes, std::vector<Slot>& silent);
+  /// streams. Each probe and question in `due` is to be answered once.
+  void tick(Instant now, std::span<const char> flowing, SimGatewayDue& due);
   void on_probe(Slot slot, Outcome outcome, Instant now);
+  /// nullptr: no answer.
+  void on_load(Slot slot, const EngineLoad* load, Instant now);
 
   const Pool& pool() const { return pool_; }
 
@@ -58,7 +69,9 @@ class SimGateway {
   SimGatewayOptions options_;
   Pool pool_;
   RetryBudget budget_;
+  Rng phases_;
   std::vector<WorkerHealth> health_;     // [slots]
+  std::vector<LoadPoll> load_polls_;     // [slots]
   std::vector<Standing> standings_;      // [slots] as the pool knows them
   std::vector<std::uint32_t> silences_;  // [slots] as last seen
   std::vector<std::uint32_t> streams_;   // [slots] attempts past their first byte
