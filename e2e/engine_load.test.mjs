@@ -1,12 +1,12 @@
 // What engines say of their own load: the gateway's view follows it, and pages that are missing, slow or
 // endless do nobody any harm.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it } from 'node:test';
 
 import {
   chat,
   request,
-  sleep,
   startEngine,
   startGateway,
   startLlama,
@@ -130,9 +130,10 @@ describe('engine load', { concurrency: 4 }, () => {
     [
       'never ends',
       async (incoming, response) => {
+        const closed = once(response, 'close');
         while (!response.destroyed) {
-          response.write('vllm:num_requests_running 1\n'.repeat(1000));
-          await sleep(1);
+          if (!response.write('vllm:num_requests_running 1\n'.repeat(1000)))
+            await Promise.race([once(response, 'drain'), closed]);
         }
       },
     ],

@@ -148,6 +148,8 @@ export async function startLlama({ port, model = 'tiny', slots = 4, embeddings =
     '-c',
     2048 * slots,
     '--context-shift',
+    '--threads-http',
+    32, // each request under way holds one, those for its metrics too
     '--metrics',
     '--slots',
   ];

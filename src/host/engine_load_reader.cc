@@ -118,10 +118,15 @@ std::optional<double> take_value(std::string_view text) {
   return value;
 }
 
+/// Pages have a thousand lines of others: where a name ends is the quickest thing to look at.
 const Series* find_series(std::string_view line) {
-  const std::string_view name = line.substr(0, line.find_first_of("{ \t"));
-  const auto found = std::ranges::find(kKnown, name, &Series::name);
-  return found == std::end(kKnown) ? nullptr : found;
+  for (const Series& series : kKnown) {
+    const std::size_t size = series.name.size();
+    if (line.size() < size) continue;
+    const bool ends = line.size() == size || line[size] == '{' || is_blank(line[size]);
+    if (ends && line.starts_with(series.name)) return &series;
+  }
+  return nullptr;
 }
 
 }  // namespace
