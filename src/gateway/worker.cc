@@ -257,7 +257,7 @@ void Worker::on_load_answer(int status, const ExchangeFailure* failure) {
                  config_.url, load_config_.path, problem);
   }
   load_problem_ = std::move(problem);
-  if (!load) return;
+  if (!load || !load_poll_.on()) return;  // a reload may have turned it off meanwhile
   load->at = now;
   set_load(*load);
 }

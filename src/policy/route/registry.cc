@@ -84,6 +84,7 @@ std::string route_policy_reference() {
   }
   for (const RoutePolicyEntry& entry : route_policies()) {
     page += fmt::format("\n## {}\n\n{}\n\n", entry.name, entry.details);
+    if (entry.uses_engine_load) page += "Goes by the engines' own load, see `engine_load`.\n\n";
     if (entry.fields.empty()) {
       page += "No options.\n";
       continue;
