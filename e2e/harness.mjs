@@ -55,7 +55,7 @@ export async function until(what, probe, { timeoutMs = 10_000, everyMs = 20 } = 
 
 /// Ports below the range the kernel hands out; test files run side by side, so each process searches its own
 /// corner.
-let portNext = 10000 + (process.pid % 700) * 30;
+let portNext = 10000 + (process.pid % 140) * 150;
 export async function freePort() {
   for (;;) {
     const server = net.createServer();
