@@ -141,6 +141,7 @@ RoutePolicyEntry entry() {
         return std::make_unique<LlmdWeighted>(Options{values[0], values[1], values[2], values[3], values[4]});
       },
       .uses_prefix = true,
+      .uses_engine_load = true,
   };
 }
 

@@ -172,6 +172,7 @@ RoutePolicyEntry entry() {
             Options{values[0], values[1], values[2], values[3], values[4], values[5], values[6] != 0});
       },
       .uses_prefix = true,
+      .uses_engine_load = true,
   };
 }
 
