@@ -428,7 +428,9 @@ bool find_usage(std::string_view piece, Usage& usage) {
   if (!prompt) return false;
   usage.prompt_tokens = *prompt;
   usage.output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0);
-  usage.cached_tokens = number_after(text, "\"cached_tokens\"").value_or(0);
+  const auto cached = number_after(text, "\"cached_tokens\"");
+  usage.cached_known = cached.has_value();
+  usage.cached_tokens = cached.value_or(0);
   return true;
 }
 

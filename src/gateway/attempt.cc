@@ -57,7 +57,7 @@ void Attempt::end(Outcome outcome, const AnswerTokens& tokens, Instant now) {
   event.elapsed = now - started_;
   event.time_to_first_byte = ttft_;
   event.prompt_tokens = usage.prompt_tokens != 0 ? usage.prompt_tokens : prompt_tokens_;
-  event.cached_tokens = usage.cached_tokens;
+  if (usage.cached_known) event.cached_tokens = usage.cached_tokens;
   event.output_tokens = usage.output_tokens != 0 ? usage.output_tokens : tokens.pieces;
   pool_->pool().end(event, now);
   worker_->attempt_ended(request_id_, outcome, now);

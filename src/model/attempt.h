@@ -34,7 +34,7 @@ struct AttemptEvent {
   Duration elapsed{};             // since the attempt was reserved
   Duration time_to_first_byte{};  // `first_byte` and `ended`; zero if there was none
   double prompt_tokens = 0;       // estimated at start; as the worker reported it, where it did, when `ended`
-  double cached_tokens = 0;       // of the prompt, as the worker reported it
+  double cached_tokens = -1;      // of the prompt, as the worker reported it; negative: it did not
   double output_tokens = 0;       // reported, or estimated from bytes and events; `ended` only
   std::span<const std::uint64_t> prefix{};  // of the request, see RequestView; `started` only
   double block_tokens = 0;                  // `started` only

@@ -67,7 +67,8 @@ void SpeedEstimate::learn_batching(Worker& worker, double seconds, double work, 
 
 double SpeedEstimate::work_of(const AttemptEvent& event) const {
   const double tokens =
-      event.output_tokens + options_.prompt_cost * std::max(0.0, event.prompt_tokens - event.cached_tokens);
+      event.output_tokens +
+      options_.prompt_cost * std::max(0.0, event.prompt_tokens - std::max(0.0, event.cached_tokens));
   return tokens > 0 ? tokens : 1;  // nobody counts tokens here: a request is a request
 }
 
