@@ -194,12 +194,23 @@ void Cluster::arrive() {
   start_attempt(index, *slot);
 }
 
+/// Of the prompt only: pieces may go on into the answer, whose length nobody knows. A prompt of which nothing
+/// is known to be shared is like no other.
+static std::vector<std::uint64_t> prompt_chain(const TrafficRequest& request, std::uint64_t id,
+                                               std::uint32_t block_tokens) {
+  const PromptPiece whole{mix(id), request.prompt_tokens};
+  std::vector<std::uint64_t> chain =
+      block_chain(request.pieces.empty() ? std::span(&whole, 1) : std::span(request.pieces), block_tokens);
+  chain.resize(std::min<std::size_t>(chain.size(), request.prompt_tokens / block_tokens));
+  return chain;
+}
+
 /// Blocks as large as the live gateway's.
 RequestView Cluster::view_for_choice(const Flight& flight) {
   RequestView view = flight.view;
   if (options_.gateway.policy->uses_prefix) {
     constexpr std::uint32_t kBlockTokens = kPromptBlockBytes / kBytesPerToken;
-    prefix_ = block_chain(flight.request.pieces, kBlockTokens);
+    prefix_ = prompt_chain(flight.request, flight.view.id, kBlockTokens);
     view.prefix = prefix_;
     view.block_tokens = kBlockTokens;
   }
@@ -315,7 +326,7 @@ void Cluster::leave_worker(std::uint32_t gateway, Slot slot) {
     flight.left_worker = true;
     leave_engine(flight, index);
     end_attempt(index, *outcome);
-    const std::optional<Slot> next = gateways_[gateway].reserve(flight.view, now_, slot);
+    const std::optional<Slot> next = gateways_[gateway].reserve(view_for_choice(flight), now_, slot);
     if (!next) {
       finish(index, RequestEnd::failed);
       continue;
@@ -335,7 +346,7 @@ void Cluster::end_attempt(std::uint32_t index, Outcome outcome) {
   event.elapsed = now_ - flight.started;
   event.time_to_first_byte = flight.answering ? flight.ttft - (flight.started - flight.arrived) : Duration(0);
   event.prompt_tokens = flight.view.prompt_tokens;
-  event.cached_tokens = outcome == Outcome::ok ? flight.cached_tokens : 0;
+  if (outcome == Outcome::ok) event.cached_tokens = flight.cached_tokens;
   event.output_tokens = outcome == Outcome::ok ? flight.output_tokens : 0;
   --in_flight_[flight.worker];
   gateways_[flight.gateway].end(event, flight.answering, now_);
