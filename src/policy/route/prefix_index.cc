@@ -16,29 +16,28 @@ constexpr std::uint32_t kMissesUntilForgotten =
 }  // namespace
 
 void PrefixIndex::sync(const PoolView& pool) {
-  if (pool.identity.size() > stride_) grow(pool.identity.size());
-  workers_.resize(pool.identity.size());
-  for (Slot slot = 0; slot < workers_.size(); ++slot) {
-    if (workers_[slot].identity == pool.identity[slot]) continue;
-    // The newcomer's clock begins again: what the former worker left there would look new.
-    if (workers_[slot].clock != 1) {
-      for (std::size_t at = 0; at < keys_.size(); ++at) stamps_[at * stride_ + slot] = kAbsent;
-    }
-    workers_[slot] = {.identity = pool.identity[slot]};
+  const std::size_t slots = pool.identity.size();
+  if (stride_ < std::min(kHoldersMax, slots)) allocate(slots);
+  workers_.resize(slots);
+  for (Slot slot = 0; slot < slots; ++slot) {
+    Worker& worker = workers_[slot];
+    if (worker.identity == pool.identity[slot]) continue;
+    // The clock goes on, so that what the slot's former worker left is older than anything of the new one.
+    worker = {.identity = pool.identity[slot], .clock = worker.clock + 1, .forgotten = worker.clock};
   }
 }
 
-void PrefixIndex::grow(std::size_t slots) {
-  stride_ = std::max<std::size_t>(4, std::bit_ceil(slots));
-  const std::size_t entry = sizeof(std::uint64_t) + sizeof(std::uint32_t) * (1 + stride_);
+void PrefixIndex::allocate(std::size_t slots) {
+  stride_ = std::clamp<std::size_t>(std::bit_ceil(slots), 4, kHoldersMax);
+  const std::size_t entry = sizeof(std::uint64_t) + sizeof(Block) + sizeof(Holder) * stride_;
   const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / (entry * kWays)));
   keys_.assign(sets * kWays, 0);
-  used_.assign(sets * kWays, 0);
-  stamps_.assign(sets * kWays * stride_, kAbsent);
+  blocks_.assign(sets * kWays, {});
+  holders_.assign(sets * kWays * stride_, {});
 }
 
 std::size_t PrefixIndex::find(std::uint64_t key) const {
-  const std::size_t set = (key & (keys_.size() / kWays - 1)) * kWays;
+  const std::size_t set = set_of(key);
   for (std::size_t at = set; at < set + kWays; ++at) {
     if (keys_[at] == key) return at;
   }
@@ -46,39 +45,38 @@ std::size_t PrefixIndex::find(std::uint64_t key) const {
 }
 
 std::size_t PrefixIndex::place_for(std::uint64_t key) {
-  const std::size_t set = (key & (keys_.size() / kWays - 1)) * kWays;
+  const std::size_t set = set_of(key);
   std::size_t oldest = set;
   for (std::size_t at = set; at < set + kWays; ++at) {
     if (keys_[at] == key) return at;
-    if (turns_ - used_[at] > turns_ - used_[oldest]) oldest = at;
+    if (turns_ - blocks_[at].used > turns_ - blocks_[oldest].used) oldest = at;
   }
   keys_[oldest] = key;
-  std::fill_n(stamps_.begin() + static_cast<std::ptrdiff_t>(oldest * stride_), stride_, kAbsent);
+  blocks_[oldest] = {};
+  std::ranges::fill(holders(oldest), Holder{});
   return oldest;
 }
 
-bool PrefixIndex::holds(std::size_t at, Slot slot) const {
-  const std::uint32_t stamp = stamps_[at * stride_ + slot];
-  const Worker& worker = workers_[slot];
-  return stamp > worker.forgotten && worker.clock - stamp < worker.window;
+bool PrefixIndex::holds(const Holder& holder) const {
+  if (holder.stamp == 0) return false;
+  const Worker& worker = workers_[holder.slot];
+  return holder.stamp > worker.forgotten && worker.clock - holder.stamp < worker.window;
 }
 
 std::size_t PrefixIndex::count(std::size_t at) const {
-  std::size_t workers = 0;
-  for (Slot slot = 0; slot < workers_.size(); ++slot) workers += holds(at, slot) ? 1 : 0;
-  return workers;
+  return static_cast<std::size_t>(
+      std::ranges::count_if(holders(at), [this](const Holder& holder) { return holds(holder); }));
 }
 
 void PrefixIndex::assign(const Level& level, std::span<PrefixMatch> out) const {
-  for (Slot slot = 0; slot < workers_.size(); ++slot) {
-    if (holds(level.at, slot))
-      out[slot] = {level.blocks, workers_[slot].clock - stamps_[level.at * stride_ + slot]};
+  for (const Holder& holder : holders(level.at)) {
+    if (holds(holder)) out[holder.slot] = {level.blocks, workers_[holder.slot].clock - holder.stamp};
   }
 }
 
 /// Between two known levels: those who have the lower one but not the higher are somewhere in between.
 void PrefixIndex::refine(std::span<const std::uint64_t> prefix, const Level& low, const Level& high,
-                         std::span<PrefixMatch> out) {
+                         std::span<PrefixMatch> out) const {
   if (high.blocks - low.blocks < 2 || low.workers <= high.workers) return;
   const std::uint32_t blocks = low.blocks + (high.blocks - low.blocks) / 2;
   const std::size_t at = find(prefix[blocks - 1]);
@@ -91,10 +89,30 @@ void PrefixIndex::refine(std::span<const std::uint64_t> prefix, const Level& low
   }
 }
 
-void PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out) {
+/// Blocks up to where this text parts from others, as far as it is known.
+std::uint32_t PrefixIndex::parting(std::span<const std::uint64_t> prefix) const {
+  std::uint32_t known = 0, unknown = static_cast<std::uint32_t>(prefix.size()) + 1;
+  std::size_t last = keys_.size();
+  while (unknown - known > 1) {
+    const std::uint32_t blocks = known + (unknown - known) / 2;
+    const std::size_t at = find(prefix[blocks - 1]);
+    (at == keys_.size() ? unknown : known) = blocks;
+    if (at != keys_.size()) last = at;
+  }
+  if (known == 0) return 0;
+  const Block& block = blocks_[last];
+  const bool departs =
+      known < prefix.size() && block.child != 0 && block.child != static_cast<std::uint32_t>(prefix[known]);
+  const bool parts = departs && block.departures + 1 >= kDepartures;
+  return parts ? known : block.fork;
+}
+
+KnownText PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out) {
   HENG_ASSERT(out.size() == workers_.size());
   std::ranges::fill(out, PrefixMatch{});
-  if (prefix.empty() || keys_.empty()) return;
+  if (prefix.empty() || keys_.empty()) return {};
+  KnownText text{.shared_blocks = parting(prefix)};
+  text.name = prefix[std::min<std::size_t>(text.shared_blocks, prefix.size() - 1)];
   // The deepest block that anybody has.
   std::uint32_t known = 0, unknown = static_cast<std::uint32_t>(prefix.size()) + 1;
   Level deepest{0, 0, 0};
@@ -109,7 +127,7 @@ void PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixM
       deepest = {blocks, at, workers};
     }
   }
-  if (known == 0) return;
+  if (known == 0) return text;
   // Shallow levels first, so that each worker keeps its deepest.
   const std::size_t first = find(prefix[0]);
   if (known > 1 && first != keys_.size()) {
@@ -118,17 +136,46 @@ void PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixM
     refine(prefix, shallow, deepest, out);
   }
   assign(deepest, out);
+  return text;
+}
+
+void PrefixIndex::hold(std::size_t at, Slot slot) {
+  const auto age = [this](const Holder& holder) { return workers_[holder.slot].clock - holder.stamp; };
+  Holder* place = nullptr;
+  for (Holder& holder : holders(at)) {
+    if (holder.stamp != 0 && holder.slot == slot) {
+      place = &holder;
+      break;
+    }
+    if (place != nullptr && !holds(*place)) continue;
+    if (place == nullptr || !holds(holder) || age(holder) > age(*place)) place = &holder;
+  }
+  *place = {slot, workers_[slot].clock};
 }
 
 void PrefixIndex::insert(std::span<const std::uint64_t> prefix, Slot slot, std::uint32_t had) {
+  // All places are random: asked for first, they come at the same time.
+  for (const std::uint64_t key : prefix) {
+    const std::size_t set = set_of(key);
+    __builtin_prefetch(&keys_[set]);
+    __builtin_prefetch(&blocks_[set], 1);
+  }
   Worker& worker = workers_[slot];
   const auto blocks = static_cast<std::uint32_t>(prefix.size());
   worker.clock += blocks - std::min(had, blocks);
   ++turns_;
-  for (const std::uint64_t key : prefix) {
-    const std::size_t at = place_for(key);
-    used_[at] = turns_;
-    stamps_[at * stride_ + slot] = worker.clock;
+  std::uint32_t fork = 0;
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    const std::size_t at = place_for(prefix[i]);
+    Block& block = blocks_[at];
+    if (i + 1 < blocks) {
+      const auto child = static_cast<std::uint32_t>(prefix[i + 1]);
+      if (block.child != 0 && block.child != child && ++block.departures >= kDepartures) block.fork = i + 1;
+      block.child = child;
+    }
+    fork = block.fork = std::max(fork, block.fork);
+    block.used = turns_;
+    hold(at, slot);
   }
 }
 

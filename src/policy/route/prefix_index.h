@@ -15,12 +15,20 @@ struct PrefixMatch {
   std::uint32_t age = 0;     // blocks the worker has taken in since it last used the deepest of them
 };
 
+/// What a prompt is part of, as far as it is known.
+struct KnownText {
+  /// The hash by which requests that continue one text meet on one worker without knowing of each other: of
+  /// the first block that is not known to begin several texts. 0: the prompt has no block.
+  std::uint64_t name = 0;
+  std::uint32_t shared_blocks = 0;  // those before it
+};
+
 /// A table of fixed size from a block's chained hash (which stands for the whole prompt up to there) to the
-/// time of its last use on each worker. Time is counted in blocks a worker has taken in, so a worker's cache
-/// with eviction of the least recently used is a window of that time; its width is learned from what the
-/// worker reports. A worker that has a block has all before it, which makes the longest match a binary
-/// search. Blocks not used for longest are forgotten first. Owned by a policy; allocates only when the pool
-/// grows, which may forget everything.
+/// workers that used it last. Time is counted in blocks a worker has taken in, so a worker's cache with
+/// eviction of the least recently used is a window of that time; its width is learned from what the worker
+/// reports. A worker that has a block has all before it, which makes the longest match a binary search.
+/// Blocks not used for longest are forgotten first, and of a block that very many workers have, those who
+/// used it longest ago. Owned by a policy; allocates only when the pool grows, which may forget everything.
 class PrefixIndex {
  public:
   /// `bytes`: of all memory used for blocks.
@@ -30,8 +38,8 @@ class PrefixIndex {
   void sync(const PoolView& pool);
 
   /// The longest match of each worker, [slots]. O(levels log blocks) probes of the table, where levels is how
-  /// many different lengths there are; each probe scans the slots once.
-  void match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out);
+  /// many different lengths there are.
+  KnownText match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out);
   /// The worker takes in the prompt, of which it had `had` blocks. O(blocks).
   void insert(std::span<const std::uint64_t> prefix, Slot slot, std::uint32_t had);
   /// What the worker had of a prompt for which `match` said `expected`.
@@ -40,9 +48,10 @@ class PrefixIndex {
   std::size_t capacity() const { return keys_.size(); }  // blocks
 
  private:
-  static constexpr std::size_t kWays = 8;
-  static constexpr std::uint32_t kAbsent = 0;
+  static constexpr std::size_t kWays = 8;         // one cache line of keys
+  static constexpr std::size_t kHoldersMax = 16;  // workers remembered for a block
   static constexpr std::uint32_t kUnlimited = 1U << 31;
+  static constexpr std::uint32_t kDepartures = 3;  // fewer: one text, edited or asked again
 
   struct Worker {
     std::uint64_t identity = 0;
@@ -51,28 +60,45 @@ class PrefixIndex {
     std::uint32_t window = kUnlimited;  // blocks its cache holds, as far as known
     std::uint32_t misses = 0;           // in a row, of all that was expected
   };
+  struct Block {
+    std::uint32_t used = 0;        // when anybody last used it, in turns_
+    std::uint32_t child = 0;       // low half of the hash of a block that followed; 0 = none
+    std::uint32_t fork = 0;        // blocks up to the last place, here or before, where texts part
+    std::uint32_t departures = 0;  // how often another block followed than before
+  };
+  struct Holder {
+    Slot slot = 0;
+    std::uint32_t stamp = 0;  // the worker's clock at its last use; 0 = nobody
+  };
   struct Level {
     std::uint32_t blocks;
     std::size_t at;  // in the table
     std::size_t workers;
   };
 
-  void grow(std::size_t slots);
+  void allocate(std::size_t slots);
+  std::size_t set_of(std::uint64_t key) const { return (key & (keys_.size() / kWays - 1)) * kWays; }
   std::size_t find(std::uint64_t key) const;  // capacity() if it is not there
   std::size_t place_for(std::uint64_t key);
-  bool holds(std::size_t at, Slot slot) const;
+  std::span<Holder> holders(std::size_t at) { return std::span(holders_).subspan(at * stride_, stride_); }
+  std::span<const Holder> holders(std::size_t at) const {
+    return std::span(holders_).subspan(at * stride_, stride_);
+  }
+  bool holds(const Holder& holder) const;
   std::size_t count(std::size_t at) const;
   void assign(const Level& level, std::span<PrefixMatch> out) const;
   void refine(std::span<const std::uint64_t> prefix, const Level& low, const Level& high,
-              std::span<PrefixMatch> out);
+              std::span<PrefixMatch> out) const;
+  std::uint32_t parting(std::span<const std::uint64_t> prefix) const;
+  void hold(std::size_t at, Slot slot);
 
   std::size_t bytes_;
-  std::vector<Worker> workers_;        // [slots]
-  std::size_t stride_ = 0;             // slots there is room for
-  std::vector<std::uint64_t> keys_;    // [sets x kWays]; 0 = empty
-  std::vector<std::uint32_t> used_;    // [sets x kWays] when anybody last used it, in turns_
-  std::vector<std::uint32_t> stamps_;  // [sets x kWays x stride_] the worker's clock at its last use
-  std::uint32_t turns_ = 0;            // insertions
+  std::vector<Worker> workers_;      // [slots]
+  std::size_t stride_ = 0;           // holders of a block there is room for
+  std::vector<std::uint64_t> keys_;  // [sets x kWays]; 0 = empty
+  std::vector<Block> blocks_;        // [sets x kWays]
+  std::vector<Holder> holders_;      // [sets x kWays x stride_]
+  std::uint32_t turns_ = 0;          // insertions
 };
 
 }  // namespace heng

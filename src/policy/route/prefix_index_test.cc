@@ -66,6 +66,45 @@ TEST(PrefixIndex, ForgetsLeastRecentlyUsedFirstWithinItsMemory) {
   EXPECT_EQ(matches(index, chain_of({1000}), 2)[1], 0U);
 }
 
+TEST(PrefixIndex, ATextIsNamedByWhereItPartsFromOthers) {
+  TestPool pool(1);
+  PrefixIndex index(1 << 20);
+  index.sync(pool.view());
+  std::vector<PrefixMatch> found(1);
+  const auto name = [&](const Chain& chain) { return index.match(chain, found).name; };
+  // Unknown, or one text only: by its first block.
+  EXPECT_EQ(name(chain_of({1, 2, 3})), chain_of({1})[0]);
+  index.insert(chain_of({1, 2, 3}), 0, 0);
+  EXPECT_EQ(name(chain_of({1, 2, 3, 4})), chain_of({1})[0]);
+  // Edited once or twice it is still one text.
+  index.insert(chain_of({1, 2, 9}), 0, 0);
+  EXPECT_EQ(name(chain_of({1, 2, 3})), chain_of({1})[0]);
+  for (int text = 10; text < 14; ++text) index.insert(chain_of({1, 2, text}), 0, 0);
+  // Now many begin with {1, 2}: what follows is the name, known or not, however far the text goes.
+  EXPECT_EQ(name(chain_of({1, 2, 20})), chain_of({1, 2, 20})[2]);
+  index.insert(chain_of({1, 2, 20, 21}), 0, 0);
+  EXPECT_EQ(name(chain_of({1, 2, 20, 21, 22})), chain_of({1, 2, 20})[2]);
+  EXPECT_EQ(index.match(chain_of({1, 2, 20, 21, 22}), found).shared_blocks, 2U);
+  EXPECT_EQ(name(chain_of({1, 2})), chain_of({1, 2})[1]);
+  EXPECT_EQ(name({}), 0U);
+}
+
+TEST(PrefixIndex, OfManyHoldersTheLatestAreRemembered) {
+  TestPool pool(100);
+  PrefixIndex index(1 << 20);
+  index.sync(pool.view());
+  const Chain chain = chain_of({1, 2, 3});
+  for (Slot slot = 0; slot < 100; ++slot) {
+    // The later, the less time passes for the worker after it took the prompt in.
+    index.insert(chain, slot, 0);
+    for (Slot other = 0; other <= slot; ++other)
+      index.insert(chain_of({static_cast<int>(1000 + slot)}), other, 0);
+  }
+  const std::vector<std::uint32_t> blocks = matches(index, chain, 100);
+  EXPECT_EQ(blocks[99], 3U);
+  EXPECT_EQ(std::ranges::count(blocks, 3U), 16);
+}
+
 TEST(PrefixIndex, ASlotsNewWorkerHasNothing) {
   TestPool pool(2);
   PrefixIndex index(1 << 20);

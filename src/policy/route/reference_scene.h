@@ -1,4 +1,4 @@
-// For tests of the reference policies: prompts of numbered blocks, sent to the workers of a small pool.
+// For tests of policies that know prompts: prompts of numbered blocks, sent to the workers of a small pool.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "policy/route/explain.h"
 #include "policy/route/registry.h"
 #include "policy/route/test_pool.h"
 
@@ -58,13 +59,7 @@ class ReferenceScene {
     return chosen;
   }
   Slot choose(const Prompt& prompt) {
-    return policy_
-        ->choose({.id = requests_ + 1,
-                  .prompt_tokens = prompt.tokens,
-                  .prefix = prompt.blocks,
-                  .block_tokens = kBlockTokens},
-                 pool.view(), now_, rng_)
-        .value_or(kNoSlot);
+    return policy_->choose(view(prompt), pool.view(), now_, rng_).value_or(kNoSlot);
   }
 
   /// The request goes to this worker, whatever the policy would do; returns its id.
@@ -86,6 +81,14 @@ class ReferenceScene {
   void end(Slot worker, std::uint64_t request) {
     pool.end(*policy_, {.kind = AttemptEvent::Kind::ended, .worker = worker, .request = request}, now_);
   }
+  /// Any fact; what has ended is no longer in flight.
+  void tell(const AttemptEvent& event) {
+    if (event.kind == AttemptEvent::Kind::ended) return pool.end(*policy_, event, now_);
+    policy_->on(event, pool.view(), now_);
+  }
+  std::vector<Candidate> explain(const Prompt& prompt) {
+    return explain_choice(*policy_, view(prompt), pool.view(), now_);
+  }
   /// The worker has answered such a prompt before.
   void serve(Slot worker, const Prompt& prompt) {
     const std::uint64_t request = send(worker, prompt);
@@ -100,6 +103,13 @@ class ReferenceScene {
   TestPool pool;
 
  private:
+  RequestView view(const Prompt& prompt) const {
+    return {.id = requests_ + 1,
+            .prompt_tokens = prompt.tokens,
+            .prefix = prompt.blocks,
+            .block_tokens = kBlockTokens};
+  }
+
   std::unique_ptr<RoutePolicy> policy_;
   Rng rng_{1};
   Instant now_{std::chrono::hours(1)};

@@ -49,12 +49,13 @@ RoutePolicyEntry entry() {
           "KV cache; ties at random. Engines report how many requests wait, not how many tokens, and no "
           "rate; as in SMG a waiting request then counts as `mean_prefill_tokens`. While no worker reports, "
           "the one with the fewest requests in flight. SMG advises to set `throughput` to what one worker "
-          "was measured to generate. Weights do not count.",
+          "was measured to generate; it reads engines' load every 10 s. Weights do not count.",
       .fields = kFields,
       .validate = nullptr,
       .make = [](const OptionValues& values) -> std::unique_ptr<RoutePolicy> {
         return std::make_unique<SmgLeastLoad>(ExpectedWait::Options{values[0], values[1], values[2]});
       },
+      .uses_engine_load = true,
   };
 }
 
