@@ -70,7 +70,7 @@ TEST(Config, SmallestFileGetsTheDefaults) {
   ASSERT_EQ(config.pools.size(), 1u);
   EXPECT_EQ(config.pools[0].model, "m");
   ASSERT_NE(config.pools[0].policy, nullptr);
-  EXPECT_EQ(config.pools[0].policy->name, "least_connections");
+  EXPECT_EQ(config.pools[0].policy->name, "least_time");
   EXPECT_EQ(config.pools[0].policy_options, default_values(*config.pools[0].policy));
   ASSERT_EQ(config.pools[0].workers.size(), 1u);
   EXPECT_EQ(config.pools[0].workers[0].url, "http://w1:8000");

@@ -14,7 +14,7 @@
 namespace heng {
 
 const RoutePolicyEntry& default_route_policy() {
-  const RoutePolicyEntry* entry = find_route_policy("least_connections");
+  const RoutePolicyEntry* entry = find_route_policy("least_time");
   return entry != nullptr ? *entry : route_policies().front();
 }
 

@@ -394,7 +394,7 @@ Result<ScenarioPolicy> parse_policy(std::string_view text) {
 void complete(Scenario& scenario) {
   if (scenario.workers.empty()) scenario.workers.assign(kDefaultWorkers, {.engine = scenario.engine});
   if (!scenario.policies.empty()) return;
-  scenario.policies.push_back(*parse_policy("least_connections"));
+  scenario.policies.push_back(*parse_policy("least_time"));
 }
 
 Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario) {
