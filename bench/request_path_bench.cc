@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "base/hash.h"
 #include "flow/inspect.h"
+#include "flow/prompt_blocks.h"
 #include "host/event_log.h"
 #include "live/http1.h"
 #include "wire.h"
@@ -72,6 +73,18 @@ void body(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(body)->Arg(400)->Arg(4'000)->Arg(400'000);
+
+/// Naming the blocks of a prompt.
+void blocks(benchmark::State& state) {
+  const std::string prompt(static_cast<std::size_t>(state.range(0)), 'x');
+  std::vector<std::uint64_t> chain;
+  while (state.KeepRunning()) {
+    chain_prompt_blocks(prompt, kPromptBlockBytes, chain);
+    benchmark::DoNotOptimize(chain.data());
+  }
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(blocks)->Arg(16'000)->Arg(400'000);
 
 /// All lines of a request whose prompt has so many hashed blocks, as `heng serve --record` writes them.
 void record(benchmark::State& state) {

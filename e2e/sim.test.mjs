@@ -73,6 +73,6 @@ describe('heng sim', () => {
     const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 19}\n';
     const { code, stderr } = await heng('sim', '-c', write('bound.yaml', scenario));
     assert.equal(code, 1);
-    assert.match(stderr, /line 3: completed of least_connections is 20, expected at most 19/);
+    assert.match(stderr, /line 3: completed of least_time is 20, expected at most 19/);
   });
 });

@@ -19,7 +19,7 @@ bool fits(const RequestView& request) {
 
 bool fits(const AttemptEvent& attempt) {
   return attempt.elapsed >= Duration(0) && attempt.time_to_first_byte >= Duration(0) &&
-         at_least_0(attempt.prompt_tokens) && at_least_0(attempt.cached_tokens) &&
+         at_least_0(attempt.prompt_tokens) && std::isfinite(attempt.cached_tokens) &&
          at_least_0(attempt.output_tokens);
 }
 

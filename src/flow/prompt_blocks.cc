@@ -1,4 +1,4 @@
-// One pass of XXH3 over the prompt.
+// One pass of XXH3 over the prompt. Without a seed, which would cost more than a block of this size.
 #include "flow/prompt_blocks.h"
 
 #include "base/hash.h"
@@ -11,7 +11,7 @@ void chain_prompt_blocks(std::string_view text, std::size_t block_bytes, std::ve
   chain.resize(text.size() / block_bytes);
   std::uint64_t previous = 0;
   for (std::uint64_t& hash : chain) {
-    hash = previous = hash_bytes(text.substr(0, block_bytes), previous);
+    hash = previous = combine(previous, hash_bytes(text.substr(0, block_bytes)));
     text.remove_prefix(block_bytes);
   }
 }

@@ -49,9 +49,15 @@ struct Worker {
   std::uint32_t waiting = 0;  // those requests
   Instant since{};            // the last first byte, or when there began to be somebody waiting
   bool tells_cached = false;  // it reports cached tokens, be it none
-  FadingLine prefill, decode;
   LineEstimate prefill_line = kPrefillPrior, decode_line = kDecodePrior;
+  FadingLine prefill, decode;
   double slowness = 1;  // beside the pool, in steps that gateways agree on though their measurements differ
+};
+
+/// What of a prompt is to be done on a worker.
+struct Share {
+  double work = 0;  // to prefill
+  double lost = 0;  // share of it that later turns will not find
 };
 
 /// In seconds of this request's user.
@@ -166,6 +172,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
 
   void look_up(std::uint64_t request, std::span<const std::uint64_t> prefix, const PoolView& pool) {
     matched_ = request;
+    stranger_.reset();
     deepest_ = 0;
     home_ = kNoSlot;
     const KnownText text = index_.match(prefix, matches_);
@@ -198,9 +205,20 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     return uncached * (1 + (prompt - uncached / 2) / kAttentionTokens);
   }
 
-  double expected_work(double prompt, double block_tokens, Slot slot) {
+  Share share_of(double prompt, double block_tokens, Slot slot) {
     const double tokens = prompt - matches_[slot].blocks * block_tokens;
-    return work(prompt, std::max(tokens * (1 - unseen(standing(slot), tokens).found()), 1.0));
+    const double found = unseen(standing(slot), tokens).found();
+    const bool astray = home_ != kNoSlot && slot != home_;
+    return {.work = work(prompt, std::max(tokens * (1 - found), 1.0)),
+            .lost = astray ? unseen(home, tokens).found() : 0};
+  }
+
+  /// Most workers have nothing of a prompt, so this is worked out once.
+  Share share(double prompt, double block_tokens, Slot slot) {
+    const bool nothing = matches_[slot].blocks == 0 && slot != home_;
+    if (!nothing) return share_of(prompt, block_tokens, slot);
+    if (!stranger_) stranger_ = share_of(prompt, block_tokens, slot);
+    return *stranger_;
   }
 
   /// Work still to be done before a request that comes now.
@@ -214,20 +232,18 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
 
   Cost cost(const RequestView& request, const PoolView& pool, Slot slot, Instant now) {
     const Worker& worker = workers_[slot];
-    const double own = expected_work(request.prompt_tokens, request.block_tokens, slot);
+    const Share own = share(request.prompt_tokens, request.block_tokens, slot);
     const double others = pool.in_flight[slot];
     const double decoding = std::max(others - worker.waiting, 0.0);
     double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
     if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
-    const double prefill = worker.prefill_line.slope * own;
-    const bool astray = home_ != kNoSlot && slot != home_;
-    const double unknown = request.prompt_tokens - matches_[slot].blocks * request.block_tokens;
+    const double prefill = worker.prefill_line.slope * own.work;
     return {
         .wait = worker.prefill_line.at(queue(worker, now)),
         .prefill = prefill,
         .decode = kDecodeShare * answer * worker.decode_line.at(others + 1),
         .burden = kBurdenShare * (decoding * prefill + others * answer * worker.decode_line.slope),
-        .later = astray ? kLaterTurns * unseen(home, unknown).found() * prefill : 0,
+        .later = kLaterTurns * own.lost * prefill,
     };
   }
 
@@ -236,7 +252,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     matched_ = 0;
     Worker& worker = workers_[event.worker];
     const PrefixMatch match = matches_[event.worker];
-    const double own = expected_work(event.prompt_tokens, event.block_tokens, event.worker);
+    const double own = share_of(event.prompt_tokens, event.block_tokens, event.worker).work;
     attempts_.put(event.request, event.worker,
                   {.ahead = queue(worker, now) + own,
                    .own = own,
@@ -335,6 +351,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   std::uint32_t deepest_ = 0;         // blocks of the longest match
   std::uint32_t shared_ = 0;          // blocks that begin other texts, too
   Slot home_ = kNoSlot;
+  std::optional<Share> stranger_;  // of workers that have nothing
 };
 
 }  // namespace

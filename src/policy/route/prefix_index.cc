@@ -29,32 +29,38 @@ void PrefixIndex::sync(const PoolView& pool) {
 
 void PrefixIndex::allocate(std::size_t slots) {
   stride_ = std::clamp<std::size_t>(std::bit_ceil(slots), 4, kHoldersMax);
-  const std::size_t entry = sizeof(std::uint64_t) + sizeof(Block) + sizeof(Holder) * stride_;
-  const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / (entry * kWays)));
-  keys_.assign(sets * kWays, 0);
+  const std::size_t set = sizeof(Set) + kWays * (sizeof(Block) + sizeof(Holder) * stride_);
+  const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / set));
+  sets_.assign(sets, {});
   blocks_.assign(sets * kWays, {});
   holders_.assign(sets * kWays * stride_, {});
 }
 
 std::size_t PrefixIndex::find(std::uint64_t key) const {
   const std::size_t set = set_of(key);
-  for (std::size_t at = set; at < set + kWays; ++at) {
-    if (keys_[at] == key) return at;
+  for (std::size_t way = 0; way < kWays; ++way) {
+    if (sets_[set].keys[way] == key) return set * kWays + way;
   }
-  return keys_.size();
+  return capacity();
 }
 
 std::size_t PrefixIndex::place_for(std::uint64_t key) {
-  const std::size_t set = set_of(key);
-  std::size_t oldest = set;
-  for (std::size_t at = set; at < set + kWays; ++at) {
-    if (keys_[at] == key) return at;
-    if (turns_ - blocks_[at].used > turns_ - blocks_[oldest].used) oldest = at;
+  const std::size_t index = set_of(key);
+  Set& set = sets_[index];
+  std::size_t oldest = 0;
+  for (std::size_t way = 0; way < kWays; ++way) {
+    if (set.keys[way] == key) {
+      set.used[way] = turns_;
+      return index * kWays + way;
+    }
+    if (turns_ - set.used[way] > turns_ - set.used[oldest]) oldest = way;
   }
-  keys_[oldest] = key;
-  blocks_[oldest] = {};
-  std::ranges::fill(holders(oldest), Holder{});
-  return oldest;
+  set.keys[oldest] = key;
+  set.used[oldest] = turns_;
+  const std::size_t at = index * kWays + oldest;
+  blocks_[at] = {};
+  std::ranges::fill(holders(at), Holder{});
+  return at;
 }
 
 bool PrefixIndex::holds(const Holder& holder) const {
@@ -80,7 +86,7 @@ void PrefixIndex::refine(std::span<const std::uint64_t> prefix, const Level& low
   if (high.blocks - low.blocks < 2 || low.workers <= high.workers) return;
   const std::uint32_t blocks = low.blocks + (high.blocks - low.blocks) / 2;
   const std::size_t at = find(prefix[blocks - 1]);
-  if (at == keys_.size()) return;  // forgotten in the middle: take what is known
+  if (at == capacity()) return;  // forgotten in the middle: take what is known
   const Level middle{blocks, at, count(at)};
   refine(prefix, low, middle, out);
   if (middle.workers > high.workers) {
@@ -89,48 +95,48 @@ void PrefixIndex::refine(std::span<const std::uint64_t> prefix, const Level& low
   }
 }
 
-/// Blocks up to where this text parts from others, as far as it is known.
-std::uint32_t PrefixIndex::parting(std::span<const std::uint64_t> prefix) const {
-  std::uint32_t known = 0, unknown = static_cast<std::uint32_t>(prefix.size()) + 1;
-  std::size_t last = keys_.size();
-  while (unknown - known > 1) {
-    const std::uint32_t blocks = known + (unknown - known) / 2;
-    const std::size_t at = find(prefix[blocks - 1]);
-    (at == keys_.size() ? unknown : known) = blocks;
-    if (at != keys_.size()) last = at;
+/// `at`: the place of the last of the `known` blocks.
+KnownText PrefixIndex::text_of(std::span<const std::uint64_t> prefix, std::uint32_t known,
+                               std::size_t at) const {
+  KnownText text;
+  if (known > 0) {
+    const Block& block = blocks_[at];
+    const bool departs =
+        known < prefix.size() && block.child != 0 && block.child != static_cast<std::uint32_t>(prefix[known]);
+    text.shared_blocks = departs && block.departures + 1 >= kDepartures ? known : block.fork;
   }
-  if (known == 0) return 0;
-  const Block& block = blocks_[last];
-  const bool departs =
-      known < prefix.size() && block.child != 0 && block.child != static_cast<std::uint32_t>(prefix[known]);
-  const bool parts = departs && block.departures + 1 >= kDepartures;
-  return parts ? known : block.fork;
+  text.name = prefix[std::min<std::size_t>(text.shared_blocks, prefix.size() - 1)];
+  return text;
 }
 
 KnownText PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out) {
   HENG_ASSERT(out.size() == workers_.size());
   std::ranges::fill(out, PrefixMatch{});
-  if (prefix.empty() || keys_.empty()) return {};
-  KnownText text{.shared_blocks = parting(prefix)};
-  text.name = prefix[std::min<std::size_t>(text.shared_blocks, prefix.size() - 1)];
-  // The deepest block that anybody has.
-  std::uint32_t known = 0, unknown = static_cast<std::uint32_t>(prefix.size()) + 1;
-  Level deepest{0, 0, 0};
-  while (unknown - known > 1) {
-    const std::uint32_t blocks = known + (unknown - known) / 2;
-    const std::size_t at = find(prefix[blocks - 1]);
-    const std::size_t workers = at == keys_.size() ? 0 : count(at);
-    if (workers == 0) {
-      unknown = blocks;
-    } else {
-      known = blocks;
-      deepest = {blocks, at, workers};
+  if (prefix.empty() || sets_.empty()) return {};
+  // The deepest block of `limit` that is known, and in whose place `enough` sees what it looks for.
+  const auto search = [&](std::uint32_t limit, auto enough) {
+    Level found{0, 0, 0};
+    std::uint32_t unknown = limit + 1;
+    while (unknown - found.blocks > 1) {
+      const std::uint32_t blocks = found.blocks + (unknown - found.blocks) / 2;
+      const std::size_t at = find(prefix[blocks - 1]);
+      if (at != capacity() && enough(at)) {
+        found = {blocks, at, 0};
+      } else {
+        unknown = blocks;
+      }
     }
-  }
-  if (known == 0) return text;
+    return found;
+  };
+  Level deepest = search(static_cast<std::uint32_t>(prefix.size()), [](std::size_t) { return true; });
+  const KnownText text = text_of(prefix, deepest.blocks, deepest.at);
+  if (deepest.blocks > 0 && count(deepest.at) == 0)  // known, but everybody has lost it
+    deepest = search(deepest.blocks - 1, [this](std::size_t at) { return count(at) > 0; });
+  if (deepest.blocks == 0) return text;
+  deepest.workers = count(deepest.at);
   // Shallow levels first, so that each worker keeps its deepest.
   const std::size_t first = find(prefix[0]);
-  if (known > 1 && first != keys_.size()) {
+  if (deepest.blocks > 1 && first != capacity()) {
     const Level shallow{1, first, count(first)};
     assign(shallow, out);
     refine(prefix, shallow, deepest, out);
@@ -140,42 +146,50 @@ KnownText PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<Pr
 }
 
 void PrefixIndex::hold(std::size_t at, Slot slot) {
-  const auto age = [this](const Holder& holder) { return workers_[holder.slot].clock - holder.stamp; };
-  Holder* place = nullptr;
-  for (Holder& holder : holders(at)) {
-    if (holder.stamp != 0 && holder.slot == slot) {
-      place = &holder;
-      break;
-    }
-    if (place != nullptr && !holds(*place)) continue;
-    if (place == nullptr || !holds(holder) || age(holder) > age(*place)) place = &holder;
+  const std::span<Holder> all = holders(at);
+  auto place = std::ranges::find_if(
+      all, [slot](const Holder& holder) { return holder.slot == slot && holder.stamp != 0; });
+  if (place == all.end()) {
+    // Who has lost it, or used it longest ago.
+    const auto age = [this](const Holder& holder) {
+      return holds(holder) ? workers_[holder.slot].clock - holder.stamp : kUnlimited;
+    };
+    place = std::ranges::max_element(all, {}, age);
   }
   *place = {slot, workers_[slot].clock};
 }
 
 void PrefixIndex::insert(std::span<const std::uint64_t> prefix, Slot slot, std::uint32_t had) {
-  // All places are random: asked for first, they come at the same time.
-  for (const std::uint64_t key : prefix) {
-    const std::size_t set = set_of(key);
-    __builtin_prefetch(&keys_[set]);
-    __builtin_prefetch(&blocks_[set], 1);
-  }
   Worker& worker = workers_[slot];
   const auto blocks = static_cast<std::uint32_t>(prefix.size());
   worker.clock += blocks - std::min(had, blocks);
   ++turns_;
-  std::uint32_t fork = 0;
-  for (std::uint32_t i = 0; i < blocks; ++i) {
-    const std::size_t at = place_for(prefix[i]);
-    Block& block = blocks_[at];
-    if (i + 1 < blocks) {
-      const auto child = static_cast<std::uint32_t>(prefix[i + 1]);
-      if (block.child != 0 && block.child != child && ++block.departures >= kDepartures) block.fork = i + 1;
-      block.child = child;
+  std::uint32_t fork = 0, done = 0;
+  // All places are random. A batch of them is asked for before the first is used: memory then answers once,
+  // not once for each.
+  std::array<std::size_t, 32> places;
+  while (done < blocks) {
+    const std::span batch = prefix.subspan(done, std::min<std::size_t>(places.size(), blocks - done));
+    for (const std::uint64_t key : batch) {
+      __builtin_prefetch(&sets_[set_of(key)], 1);
+      __builtin_prefetch(sets_[set_of(key)].used.data(), 1);
     }
-    fork = block.fork = std::max(fork, block.fork);
-    block.used = turns_;
-    hold(at, slot);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      places[i] = place_for(batch[i]);
+      __builtin_prefetch(&blocks_[places[i]], 1);
+      for (std::size_t line = 0; line < stride_; line += 64 / sizeof(Holder))
+        __builtin_prefetch(&holders_[places[i] * stride_ + line], 1);
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      Block& block = blocks_[places[i]];
+      if (++done < blocks) {
+        const auto child = static_cast<std::uint32_t>(prefix[done]);
+        if (block.child != 0 && block.child != child && ++block.departures >= kDepartures) block.fork = done;
+        block.child = child;
+      }
+      fork = block.fork = std::max(fork, block.fork);
+      hold(places[i], slot);
+    }
   }
 }
 

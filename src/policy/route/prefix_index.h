@@ -1,6 +1,7 @@
 // Remembers which blocks of which prompts each worker of a pool has probably cached.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -45,7 +46,7 @@ class PrefixIndex {
   /// What the worker had of a prompt for which `match` said `expected`.
   void learn(Slot slot, const PrefixMatch& expected, std::uint32_t actual_blocks);
 
-  std::size_t capacity() const { return keys_.size(); }  // blocks
+  std::size_t capacity() const { return blocks_.size(); }  // blocks
 
  private:
   static constexpr std::size_t kWays = 8;         // one cache line of keys
@@ -60,8 +61,11 @@ class PrefixIndex {
     std::uint32_t window = kUnlimited;  // blocks its cache holds, as far as known
     std::uint32_t misses = 0;           // in a row, of all that was expected
   };
+  struct alignas(64) Set {
+    std::array<std::uint64_t, kWays> keys{};  // 0 = empty
+    std::array<std::uint32_t, kWays> used{};  // when anybody last used it, in turns_
+  };
   struct Block {
-    std::uint32_t used = 0;        // when anybody last used it, in turns_
     std::uint32_t child = 0;       // low half of the hash of a block that followed; 0 = none
     std::uint32_t fork = 0;        // blocks up to the last place, here or before, where texts part
     std::uint32_t departures = 0;  // how often another block followed than before
@@ -77,7 +81,7 @@ class PrefixIndex {
   };
 
   void allocate(std::size_t slots);
-  std::size_t set_of(std::uint64_t key) const { return (key & (keys_.size() / kWays - 1)) * kWays; }
+  std::size_t set_of(std::uint64_t key) const { return key & (sets_.size() - 1); }
   std::size_t find(std::uint64_t key) const;  // capacity() if it is not there
   std::size_t place_for(std::uint64_t key);
   std::span<Holder> holders(std::size_t at) { return std::span(holders_).subspan(at * stride_, stride_); }
@@ -89,16 +93,16 @@ class PrefixIndex {
   void assign(const Level& level, std::span<PrefixMatch> out) const;
   void refine(std::span<const std::uint64_t> prefix, const Level& low, const Level& high,
               std::span<PrefixMatch> out) const;
-  std::uint32_t parting(std::span<const std::uint64_t> prefix) const;
+  KnownText text_of(std::span<const std::uint64_t> prefix, std::uint32_t known, std::size_t at) const;
   void hold(std::size_t at, Slot slot);
 
   std::size_t bytes_;
-  std::vector<Worker> workers_;      // [slots]
-  std::size_t stride_ = 0;           // holders of a block there is room for
-  std::vector<std::uint64_t> keys_;  // [sets x kWays]; 0 = empty
-  std::vector<Block> blocks_;        // [sets x kWays]
-  std::vector<Holder> holders_;      // [sets x kWays x stride_]
-  std::uint32_t turns_ = 0;          // insertions
+  std::vector<Worker> workers_;  // [slots]
+  std::size_t stride_ = 0;       // holders of a block there is room for
+  std::vector<Set> sets_;
+  std::vector<Block> blocks_;    // [sets x kWays]
+  std::vector<Holder> holders_;  // [sets x kWays x stride_]
+  std::uint32_t turns_ = 0;      // insertions
 };
 
 }  // namespace heng
