@@ -26,7 +26,7 @@ class ApiKeys {
     bool expired = false;  // the secret is right, but no longer
   };
   /// `key` as the client sent it, any bytes. One hash and one comparison whatever it is, so that the time
-  /// tells neither which ids exist nor how much of a secret is right.
+  /// tells nothing of the secret (bench/key_timing).
   Login check(std::string_view key, double wall_time_s) const;
 
  private:
