@@ -33,9 +33,10 @@ constexpr double kOutputPrior = 200;  // tokens of an answer
 constexpr double kTokensUntilDecodeCounts = 8;
 /// Of context at which attention costs a token as much as all else: 30,000 for Llama 3 8B, 53,000 for 70B.
 constexpr double kAttentionTokens = 40'000;
-// What somebody waits for the first token is what hurts; an answer is read more slowly than it is made.
-constexpr double kDecodeShare = 0.1;   // of a second of its own decoding
-constexpr double kBurdenShare = 0.01;  // of a second by which it holds up the others
+// What somebody waits for the first token is what hurts; an answer is read more slowly than it is made. With
+// full seconds of decoding, prompts pile up on few workers, which is worse for all that come later.
+constexpr double kDecodeShare = 0.02;   // of a second of its own decoding
+constexpr double kBurdenShare = 0.002;  // of a second by which it holds up the others
 /// Turns that will still repeat a prompt which others have begun; each loses what it does not find.
 constexpr double kLaterTurns = 3;
 constexpr double kUnseenPoints = 20, kUnseenMemory = 200;
@@ -362,7 +363,7 @@ RoutePolicyEntry entry() {
       .summary = "fewest expected seconds, from learned speeds, work in flight and cached prompts",
       .details =
           "For each worker, in seconds: the wait until it begins with the prompt (prompts accepted there, at "
-          "its learned speed), the prefill of what it has not cached, a tenth of the decoding, a hundredth "
+          "its learned speed), the prefill of what it has not cached, a small share of its decoding and "
           "of "
           "what the request adds to those who decode there, and what later turns lose if it is not the "
           "worker where other gateways would look for them; the least sum gets it. No thresholds to tune. "
