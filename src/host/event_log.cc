@@ -111,7 +111,7 @@ void each_member_of_event(Members& members, Pool& event) {
     case Event::end:
       members("worker", event.worker);
       each_member_of_attempt(members, event.attempt);
-      members("cached_tokens", event.attempt.cached_tokens);
+      members.if_known("cached_tokens", event.attempt.cached_tokens);
       members("output_tokens", event.attempt.output_tokens);
       return members("outcome", event.attempt.outcome);
     case Event::tick:
@@ -166,6 +166,14 @@ class Writer {
     text_ += key;
     text_ += "\":";
     put(value);
+  }
+  /// A negative number is not known; 0 is.
+  void if_known(std::string_view key, double value) {
+    if (value == 0) {
+      fmt::format_to(std::back_inserter(text_), R"(,"{}":0)", key);
+    } else if (value > 0) {
+      (*this)(key, value);
+    }
   }
 
  private:
@@ -229,6 +237,7 @@ class Reader {
     if (found.error() == simdjson::SUCCESS && !take(found.value_unsafe(), value) && wrong_.empty())
       wrong_ = key;
   }
+  void if_known(std::string_view key, double& value) { (*this)(key, value); }
   const std::string& wrong() const { return wrong_; }
 
  private:

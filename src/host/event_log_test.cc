@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <array>
 #include <bit>
 
 #include "base/rng.h"
@@ -64,7 +65,7 @@ LogLine any_event(Rng& rng, std::span<const std::uint64_t> prefix) {
                    .elapsed = Duration(static_cast<std::int64_t>(rng.next())),
                    .time_to_first_byte = Duration(5),
                    .prompt_tokens = any_number(rng),
-                   .cached_tokens = any_number(rng),
+                   .cached_tokens = std::array{-1.0, 0.0, std::abs(any_number(rng))}[rng.below(3)],
                    .output_tokens = any_number(rng)};
   return line;
 }

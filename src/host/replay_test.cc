@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 
 namespace heng {
@@ -102,7 +103,8 @@ class Life {
     AttemptEvent event = any_open();
     open_.erase(event.request);
     event.outcome = static_cast<Outcome>(rng_.below(9));
-    event.cached_tokens = rng_.exponential(100);
+    // Not reported, none, some.
+    event.cached_tokens = std::array{-1.0, 0.0, rng_.exponential(100)}[rng_.below(3)];
     event.output_tokens = rng_.exponential(100);
     pool_.end(event, now_);
     if (event.outcome == Outcome::reset) {  // and once more, elsewhere
