@@ -317,7 +317,8 @@ describe('keys', () => {
     assert.match(first.headers['x-ratelimit-reset-requests'], /^(19|20)s$/);
     assert.equal(first.headers['x-ratelimit-limit-tokens'], '6000');
     const reserved = Number(first.headers['x-ratelimit-remaining-tokens']);
-    assert.ok(reserved > 900 && reserved < 1000, `5000 are reserved: ${reserved}`);
+    // 6000 less 5000, less the prompt, and 100 more for each second that a slow machine takes.
+    assert.ok(reserved > 900 && reserved < 1500, `5000 are reserved: ${reserved}`);
     assert.match(first.headers['x-ratelimit-reset-tokens'], /^5\ds$/);
 
     const second = await post('small', { max_tokens: 900 });

@@ -26,8 +26,8 @@ TEST(Prompt, ChainsXxh3OverCompleteBlocks) {
       "abcdefghijklmnopqrs";  // 19 bytes: two blocks of two tokens, three bytes left over
   const auto chain = prompt_blocks(text, 2);
   ASSERT_EQ(chain.size(), 2u);
-  EXPECT_EQ(chain[0], hash_bytes("abcdefgh", 0));
-  EXPECT_EQ(chain[1], hash_bytes("ijklmnop", chain[0]));
+  EXPECT_EQ(chain[0], combine(0, hash_bytes("abcdefgh")));
+  EXPECT_EQ(chain[1], combine(chain[0], hash_bytes("ijklmnop")));
   EXPECT_TRUE(prompt_blocks("", 2).empty());
   EXPECT_TRUE(prompt_blocks("abcdefg", 2).empty());
 }
