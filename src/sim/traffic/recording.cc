@@ -7,6 +7,8 @@
 #include <map>
 #include <utility>
 
+#include "sim/traffic/conversations.h"
+
 namespace heng {
 
 namespace {
@@ -41,7 +43,7 @@ Result<std::uint32_t> tokens_of_block(const std::string& path) {
 class RecordedTraffic final : public TrafficSource {
  public:
   RecordedTraffic(RecordingFile file, std::uint32_t block_tokens)
-      : file_(std::move(file)), block_tokens_(block_tokens) {}
+      : file_(std::move(file)), conversations_(block_tokens) {}
 
   Result<bool> next(TrafficRequest& out) override {
     while (true) {
@@ -51,6 +53,7 @@ class RecordedTraffic final : public TrafficSource {
         ++first_;
         if (!front.answered) continue;
         out = std::move(front.request);
+        out.pieces = conversations_.pieces(front.blocks, out.prompt_tokens, out.output_tokens);
         if (!start_) start_ = out.at;
         // Two processes that share the file write in turns.
         out.at = last_ = std::max(out.at - *start_, last_);
@@ -71,6 +74,7 @@ class RecordedTraffic final : public TrafficSource {
  private:
   struct Pending {
     TrafficRequest request;
+    std::vector<std::uint64_t> blocks{};  // of its prompt
     bool answered = false;
     bool done = false;
   };
@@ -93,7 +97,11 @@ class RecordedTraffic final : public TrafficSource {
       pending_[found->second - first_].done = true;
       numbers_.erase(found);
     } else if (brings_prompt(line_)) {
-      if (Pending* pending = find(line_.event.request.id)) take_prompt(pending->request);
+      const RequestView& request = line_.event.request;
+      if (Pending* pending = find(request.id)) {
+        pending->request.client = request.affinity;
+        pending->blocks.assign(request.prefix.begin(), request.prefix.end());
+      }
     } else if (line_.kind == LogLine::Kind::event && line_.event.kind == Event::end) {
       Pending* const pending = find(line_.event.attempt.request);
       if (pending != nullptr) take_end(*pending, line_.event.attempt);
@@ -115,13 +123,6 @@ class RecordedTraffic final : public TrafficSource {
     return found == numbers_.end() ? nullptr : &pending_[found->second - first_];
   }
 
-  void take_prompt(TrafficRequest& request) const {
-    request.client = line_.event.request.affinity;
-    request.pieces.clear();
-    for (const std::uint64_t block : line_.event.request.prefix)
-      request.pieces.push_back({block, block_tokens_});
-  }
-
   /// Of several attempts the answer counts; one that failed or was taken back may have brought a part of it.
   static void take_end(Pending& pending, const AttemptEvent& end) {
     if (end.outcome != Outcome::ok && end.output_tokens <= 0) return;
@@ -129,13 +130,10 @@ class RecordedTraffic final : public TrafficSource {
     request.prompt_tokens = whole_tokens(end.prompt_tokens);
     request.output_tokens = whole_tokens(end.output_tokens);
     pending.answered = request.prompt_tokens != 0 || request.output_tokens != 0;
-    std::uint32_t left = request.prompt_tokens;
-    for (PromptPiece& piece : request.pieces) left -= piece.tokens = std::min(piece.tokens, left);
-    std::erase_if(request.pieces, [](const PromptPiece& piece) { return piece.tokens == 0; });
   }
 
   RecordingFile file_;
-  std::uint32_t block_tokens_;
+  Conversations conversations_;
   LogLine line_;
   std::map<std::uint64_t, Run> runs_;  // by process
   std::deque<Pending> pending_;

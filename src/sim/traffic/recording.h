@@ -34,7 +34,8 @@ class RecordingFile {
 };
 
 /// The requests that reached a worker and got an answer. Prompt lengths are those the workers reported, where
-/// they did; what prompts have in common is known by blocks. Memory: the requests under way at a time.
+/// they did; what prompts have in common is known by blocks, and guessed where they repeat answers
+/// (Conversations). Memory: the requests under way at a time, and 100 bytes for each of the last million.
 Result<std::unique_ptr<TrafficSource>> open_recording(const std::string& path);
 
 }  // namespace heng

@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 
+#include "base/hash.h"
 #include "sim/traffic/shape.h"
 #include "sim/traffic/synthetic.h"
 #include "sim/traffic/trace.h"
@@ -169,9 +170,10 @@ TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
     return found;
   };
   using Pieces = std::vector<std::pair<std::uint64_t, std::uint32_t>>;
-  EXPECT_EQ(pieces(0), (Pieces{{10, 64}, {11, 64}}));
-  EXPECT_EQ(pieces(1), (Pieces{{10, 64}, {12, 36}}));
-  EXPECT_EQ(pieces(2), (Pieces{{10, 64}}));
+  // And what no other has: the rests of the prompts, with the answers.
+  EXPECT_EQ(pieces(0), (Pieces{{10, 96}, {11, 64}, {mix(1), 45}}));
+  EXPECT_EQ(pieces(1), (Pieces{{10, 96}, {12, 4}, {mix(2), 8}}));
+  EXPECT_EQ(pieces(2), (Pieces{{10, 70}, {mix(3), 1}}));
 }
 
 TEST_F(TraceFile, MistakesHaveTheirLine) {
@@ -318,6 +320,7 @@ TEST(Synthetic, PopularPrefixesFollowZipf) {
   std::map<std::uint64_t, double> uses;
   for (const TrafficRequest& request : drain(*make_synthetic(options, 6))) ++uses[request.pieces.at(0).id];
   std::vector<double> sorted;
+  sorted.reserve(uses.size());
   for (const auto& [id, n] : uses) sorted.push_back(n);
   std::ranges::sort(sorted, std::greater<>());
   ASSERT_EQ(sorted.size(), 10u);
