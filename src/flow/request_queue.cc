@@ -101,9 +101,11 @@ void RequestQueue::forget_idle() {
 }
 
 Duration RequestQueue::drain_time(Instant now) const {
-  // Silence since the last dispatch is news too: the workers may have become slower, or hang.
-  const double silence = empty() ? 0 : to_seconds(now - last_dispatch_);
-  return from_seconds(static_cast<double>(size()) * std::max(interval_s_.mean(), silence));
+  // Silence since the last dispatch is news too: the workers may have become slower, or hang. It is one more
+  // interval, no more, since batches end together and are followed by silence; what came before it fades.
+  const double usual = interval_s_.mean(), silence = empty() ? 0 : to_seconds(now - last_dispatch_);
+  const double interval = usual + std::max(silence - usual, 0.0) / (interval_s_.weight_at(now) + 1);
+  return from_seconds(static_cast<double>(size()) * interval);
 }
 
 }  // namespace heng
