@@ -54,6 +54,19 @@ describe('relay', () => {
     }
   });
 
+  it('streams whose head comes first: the time to the first byte is that to the first event', async () => {
+    answer = (incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
+      setTimeout(() => response.end('data: [DONE]\n\n'), 300);
+    };
+    const sum = async () =>
+      Number((await gateway.admin('/metrics')).text().match(/^heng_ttft_seconds_sum\{.*\} (.*)$/m)[1]);
+    const before = await sum();
+    assert.equal((await post(JSON.stringify(chat('m', { stream: true })))).status, 200);
+    const took = (await sum()) - before;
+    assert.ok(took >= 0.29, `${took} s`);
+  });
+
   it('compressed answers as they are, and the wish for them', async () => {
     const bytes = zlib.gzipSync(JSON.stringify({ object: 'chat.completion', filler: 'x'.repeat(50_000) }));
     answer = (incoming, response) =>

@@ -35,7 +35,8 @@ void Attempt::start(ModelPool& pool, Slot slot, const RequestView& view, const C
 void Attempt::note_first_byte(const RequestView& view, Instant now) {
   ttft_ = std::max(now - started_, Duration(1));
   pool_->pool().first_byte(slot_, view, ttft_, now);
-  if (connection_->request_sent() && bytes_.capacity() > kBufferKept) bytes_.release();
+  const bool sent = connection_ == nullptr || connection_->request_sent();
+  if (sent && bytes_.capacity() > kBufferKept) bytes_.release();
 }
 
 void Attempt::fail(std::string message) {

@@ -315,9 +315,6 @@ void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
   if (other != nullptr) other->end(Outcome::canceled, {}, now);
   current_ = &attempt;
   last_piece_ = now;
-  attempt.note_first_byte(view_, now);
-  if (view_.stream && outcome == Outcome::ok)
-    pool_->learn_first_byte(attempt.slot(), view_.prompt_tokens, attempt.ttft());
   if (redirects_elsewhere(head, attempt.worker().config())) {
     attempt.end(Outcome::protocol, {}, now);
     answer_error({502,
@@ -327,11 +324,20 @@ void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
                   "worker_failed"});
     return finish(End::failed);
   }
-  if (MemberMetrics* metrics = pool_->metrics(attempt.slot()); metrics != nullptr && head.status < 400)
-    metrics->ttft.observe(to_seconds(attempt.ttft()));
   // No attempt will follow: a long prompt need not stay in memory while its answer streams.
   if (attempt.connection()->request_sent()) request_.release();
   start_answer(head);
+  if (!event_stream_) note_first_byte(now);
+}
+
+/// Of an event stream this is its first event: vLLM and SGLang send the head before they compute anything.
+void Exchange::note_first_byte(Instant now) {
+  Attempt& attempt = *current_;
+  attempt.note_first_byte(view_, now);
+  if (view_.stream && outcome_of(status_) == Outcome::ok)
+    pool_->learn_first_byte(attempt.slot(), view_.prompt_tokens, attempt.ttft());
+  if (MemberMetrics* metrics = pool_->metrics(attempt.slot()); metrics != nullptr && status_ < 400)
+    metrics->ttft.observe(to_seconds(attempt.ttft()));
 }
 
 void Exchange::start_answer(const HttpHead& head) {
@@ -368,6 +374,7 @@ void Exchange::start_answer(const HttpHead& head) {
 void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
   current_->worker().progress(now);
+  if (!current_->answered() && (!pieces.empty() || complete)) note_first_byte(now);
   if (bytes_out_ != 0 && !flowing_) {
     flowing_ = true;
     current_->worker().flowing(view_.id, outcome_of(status_), now);

@@ -82,6 +82,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   std::uint32_t output_tokens() const { return usage_.output_tokens != 0 ? usage_.output_tokens : pieces_; }
   AnswerTokens tokens() const { return {usage_, pieces_}; }
   void start_answer(const HttpHead& head);
+  void note_first_byte(Instant now);
   void note_stored_resource(std::string_view piece);
   void break_off(const ExchangeFailure& failure);
   void refuse(const ApiError& error);
