@@ -132,6 +132,53 @@ describe('a recorded run', () => {
     assert.ok(result.cached_share > 0.5, 'the beginnings in common are known');
   });
 
+  it('of conversations is predicted by the simulator: what was cached, how long answers took', async t => {
+    const record = path.join(scratch, 'talk.jsonl');
+    const accessLog = path.join(scratch, 'talk-access.jsonl');
+    const engines = await Promise.all([1, 2].map(() => startEngine({ model: 'm' })));
+    const gateway = await startGateway({
+      record,
+      access_log: accessLog,
+      pools: [{ model: 'm', workers: engines.map(({ url }) => url) }],
+    });
+    // Each turn repeats the answers before it; all begin alike.
+    const talk = async number => {
+      const messages = [{ role: 'system', content: 'be brief and kind '.repeat(100) }];
+      for (let turn = 0; turn < 6; ++turn) {
+        messages.push({ role: 'user', content: `question ${turn} of ${number} `.repeat(20) });
+        const usage = { stream: true, stream_options: { include_usage: true } };
+        const body = { model: 'm', messages, max_tokens: 120, ...usage };
+        const answer = await gateway.request('/v1/chat/completions', { body });
+        assert.equal(answer.status, 200);
+        const words = [...answer.text().matchAll(/"content":"([^"]*)"/g)].map(([, word]) => word);
+        messages.push({ role: 'assistant', content: words.join('') });
+        await sleep(150);
+      }
+    };
+    const later = number => sleep(200 * number).then(() => talk(number));
+    await Promise.all(Array.from({ length: 12 }, (_, number) => later(number)));
+    gateway.program.signal('SIGTERM');
+    await gateway.program.waitForEnd();
+    const replayed = await replayJson(record);
+    assert.deepEqual([replayed.code, replayed.differences, replayed.decisions], [0, [], 72]);
+
+    const simLog = path.join(scratch, 'talk-sim.jsonl');
+    const two = ['--workers', '2', '--policy', 'least_time'];
+    const sim = await heng('sim', '--trace', record, ...two, '--log', simLog);
+    assert.equal(sim.code, 0, sim.stderr);
+    const [live, simulated] = [accessLog, simLog].map(file =>
+      fs.readFileSync(file, 'utf8').trim().split('\n').map(line => JSON.parse(line)),
+    );
+    assert.equal(simulated.length, live.length);
+    const sum = (lines, key) => lines.reduce((total, line) => total + line[key], 0);
+    const cached = lines => sum(lines, 'cached_tokens') / sum(lines, 'prompt_tokens');
+    assert.ok(cached(live) > 0.6, `${cached(live)} was cached`);
+    assert.ok(Math.abs(cached(live) - cached(simulated)) < 0.05, `${cached(live)}, ${cached(simulated)}`);
+    const median = lines => lines.map(line => line.duration_ms).sort((a, b) => a - b)[lines.length >> 1];
+    const ratio = median(live) / median(simulated); // bench/agreement measures it well, on an idle machine
+    assert.ok(ratio > 0.5 && ratio < 2, `answers took ${ratio} times as long as in the simulator`);
+  });
+
   it('is read to the last whole line after kill -9, and goes on with the next process', async t => {
     const record = path.join(scratch, 'killed.jsonl');
     const engines = await Promise.all([1, 2].map(() => startEngine({ model: 'm', args: ['--speed', '20'] })));

@@ -69,7 +69,8 @@ std::vector<PromptPiece> Conversations::pieces(std::span<const std::uint64_t> bl
                              .blocks = static_cast<std::uint32_t>(blocks.size()),
                              .begins = begins,
                              .tokens = prompt_tokens + output_tokens,
-                             .before = before});
+                             .before = before,
+                             .next = {}});
   }
   return pieces;
 }

@@ -34,7 +34,7 @@ class Conversations {
     std::uint32_t begins = 0;             // where in the text
     std::uint32_t tokens = 0;             // prompt and answer, where it ends
     std::uint64_t before = 0;             // last block of the prompt that it repeats itself; 0 = none
-    std::optional<std::uint64_t> next{};  // block of those that repeat it
+    std::optional<std::uint64_t> next;  // block of those that repeat it
     bool shared = false;
   };
 
