@@ -31,9 +31,9 @@ class Conversations {
   struct End {
     std::uint64_t rest = 0;  // its name
     std::uint32_t blocks = 0;
-    std::uint32_t begins = 0;             // where in the text
-    std::uint32_t tokens = 0;             // prompt and answer, where it ends
-    std::uint64_t before = 0;             // last block of the prompt that it repeats itself; 0 = none
+    std::uint32_t begins = 0;           // where in the text
+    std::uint32_t tokens = 0;           // prompt and answer, where it ends
+    std::uint64_t before = 0;           // last block of the prompt that it repeats itself; 0 = none
     std::optional<std::uint64_t> next;  // block of those that repeat it
     bool shared = false;
   };
