@@ -12,8 +12,9 @@ namespace {
 constexpr std::size_t kRemembered = 1 << 20;
 }
 
-/// The last block of the longest prompt that this one repeats with its answer; 0 if there is none.
-std::uint64_t Conversations::repeated(std::span<const std::uint64_t> blocks, std::uint32_t prompt_tokens) {
+/// The last block of the longest prompt that this one repeats with its answer.
+std::optional<std::uint64_t> Conversations::repeated(std::span<const std::uint64_t> blocks,
+                                                     std::uint32_t prompt_tokens) {
   for (std::size_t count = blocks.size(); count-- > 1;) {
     const auto found = ends_.find(blocks[count - 1]);
     if (found == ends_.end()) continue;
@@ -23,7 +24,7 @@ std::uint64_t Conversations::repeated(std::span<const std::uint64_t> blocks, std
     if (!end.next) end.next = blocks[count];
     if (*end.next == blocks[count]) return found->first;
   }
-  return 0;
+  return {};
 }
 
 void Conversations::remember(std::uint64_t block, const End& end) {
@@ -40,9 +41,11 @@ void Conversations::remember(std::uint64_t block, const End& end) {
 
 std::vector<PromptPiece> Conversations::pieces(std::span<const std::uint64_t> blocks,
                                                std::uint32_t prompt_tokens, std::uint32_t output_tokens) {
-  const std::uint64_t before = repeated(blocks, prompt_tokens);
+  const std::optional<std::uint64_t> before = repeated(blocks, prompt_tokens);
   repeats_.clear();
-  for (auto end = ends_.find(before); end != ends_.end(); end = ends_.find(end->second.before)) {
+  for (auto block = before; block; block = repeats_.back()->before) {
+    const auto end = ends_.find(*block);
+    if (end == ends_.end()) break;  // forgotten
     if (!repeats_.empty() && end->second.blocks >= repeats_.back()->blocks) break;
     repeats_.push_back(&end->second);
   }

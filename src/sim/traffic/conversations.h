@@ -31,14 +31,14 @@ class Conversations {
   struct End {
     std::uint64_t rest = 0;  // its name
     std::uint32_t blocks = 0;
-    std::uint32_t begins = 0;           // where in the text
-    std::uint32_t tokens = 0;           // prompt and answer, where it ends
-    std::uint64_t before = 0;           // last block of the prompt that it repeats itself; 0 = none
-    std::optional<std::uint64_t> next;  // block of those that repeat it
+    std::uint32_t begins = 0;             // where in the text
+    std::uint32_t tokens = 0;             // prompt and answer, where it ends
+    std::optional<std::uint64_t> before;  // last block of the prompt that it repeats itself
+    std::optional<std::uint64_t> next;    // block of those that repeat it
     bool shared = false;
   };
 
-  std::uint64_t repeated(std::span<const std::uint64_t> blocks, std::uint32_t prompt_tokens);
+  std::optional<std::uint64_t> repeated(std::span<const std::uint64_t> blocks, std::uint32_t prompt_tokens);
   void remember(std::uint64_t block, const End& end);
 
   std::uint32_t block_tokens_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/hash.h"
+#include "base/rng.h"
 
 namespace heng {
 namespace {
@@ -49,6 +50,23 @@ TEST(Conversations, HashesThatAreNotChainedDoNoHarm) {
   Conversations conversations(10);
   put(conversations, {1, 2, 3}, 30, 5);
   EXPECT_EQ(put(conversations, {3, 4}, 60, 1), (Pieces{{3, 15}, {4, 10}, {mix(2), 36}}));
+}
+
+TEST(ConversationsProperty, PiecesAreAsLongAsPromptAndAnswer) {
+  Rng rng(3);
+  Conversations conversations(10);
+  for (int i = 0; i < 20'000; ++i) {
+    std::vector<std::uint64_t> blocks(rng.below(8));
+    for (std::uint64_t& block : blocks) block = rng.below(6);
+    const auto prompt = static_cast<std::uint32_t>(rng.below(90));
+    const auto output = static_cast<std::uint32_t>(rng.below(30));
+    std::uint32_t tokens = 0;
+    for (const auto& [id, length] : put(conversations, blocks, prompt, output)) {
+      ASSERT_GT(length, 0u);
+      tokens += length;
+    }
+    ASSERT_EQ(tokens, prompt + output);
+  }
 }
 
 TEST(Conversations, PromptsEndWhereTheirTokensDo) {
