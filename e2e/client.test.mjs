@@ -79,6 +79,20 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
     }
   });
 
+  it('knows what was cached of a prompt whose client does not ask for usage', async () => {
+    const cached = async () =>
+      Number(/heng_cache_hit_tokens_total\{[^}]*"tiny"[^}]*\} (\d+)/.exec((await gateway.admin('/metrics')).text())[1]);
+    const before = await cached();
+    const messages = [{ role: 'user', content: 'a long question about nothing '.repeat(10) }];
+    for (let i = 0; i < 4; ++i) {
+      const { text } = await gateway.request('/v1/chat/completions', {
+        body: chat('tiny', { messages, stream: true, cache_prompt: true }),
+      });
+      assert.ok(!text().includes('"usage"'), text());
+    }
+    await until('the tokens counted', async () => (await cached()) > before + 100);
+  });
+
   it('completes text', async () => {
     const answer = await client.completions.create({
       model: 'tiny',

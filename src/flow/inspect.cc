@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #ifdef __SSE2__
@@ -416,21 +417,36 @@ std::optional<std::uint32_t> number_after(std::string_view text, std::string_vie
 bool find_usage(std::string_view piece, Usage& usage) {
   constexpr std::size_t kTail = 4096;  // engines write `usage` at or near the end
   if (piece.size() > kTail) piece.remove_prefix(piece.size() - kTail);
-  const void* found = memmem(piece.data(), piece.size(), "\"usage\"", 7);
-  if (found == nullptr) return false;
-  const std::string_view text =
-      piece.substr(static_cast<std::size_t>(static_cast<const char*>(found) - piece.data()));
+  const auto from = [&](std::string_view key) {
+    const void* found = memmem(piece.data(), piece.size(), key.data(), key.size());
+    return found == nullptr
+               ? std::string_view()
+               : piece.substr(static_cast<std::size_t>(static_cast<const char*>(found) - piece.data()));
+  };
+  std::string_view text = from("\"usage\"");
   const auto either = [&](std::string_view a, std::string_view b) {
     const auto number = number_after(text, a);
     return number ? number : number_after(text, b);
   };
-  const auto prompt = either("\"prompt_tokens\"", "\"input_tokens\"");
-  if (!prompt) return false;
-  usage.prompt_tokens = *prompt;
-  usage.output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0);
-  const auto cached = number_after(text, "\"cached_tokens\"");
-  usage.cached_known = cached.has_value();
-  usage.cached_tokens = cached.value_or(0);
+  if (const auto prompt = either("\"prompt_tokens\"", "\"input_tokens\"")) {
+    const auto cached = number_after(text, "\"cached_tokens\"");
+    usage = {.prompt_tokens = *prompt,
+             .cached_tokens = cached.value_or(0),
+             .cached_known = cached.has_value(),
+             .output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0)};
+    return true;
+  }
+  // llama-server ends a stream whose client did not ask for `usage` with its timings: tokens from the cache,
+  // tokens processed, tokens made (llama.cpp, tools/server/README.md, "timings").
+  text = from("\"timings\"");
+  const auto cached = number_after(text, "\"cache_n\""), processed = number_after(text, "\"prompt_n\"");
+  if (!cached || !processed) return false;
+  const std::uint64_t prompt = std::uint64_t{*cached} + *processed;
+  if (prompt > std::numeric_limits<std::uint32_t>::max()) return false;
+  usage = {.prompt_tokens = static_cast<std::uint32_t>(prompt),
+           .cached_tokens = *cached,
+           .cached_known = true,
+           .output_tokens = number_after(text, "\"predicted_n\"").value_or(0)};
   return true;
 }
 

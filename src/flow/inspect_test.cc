@@ -235,5 +235,23 @@ TEST(Usage, IsFoundInBothDialects) {
   EXPECT_FALSE(find_usage("data: {}", usage));
 }
 
+TEST(Usage, IsFoundInTheTimingsOfLlamaServer) {
+  const std::string timings =
+      R"("timings":{"cache_n":1227,"prompt_n":26,"prompt_ms":34.3,"predicted_n":8,"predicted_ms":24.8}})";
+  Usage usage;
+  EXPECT_TRUE(find_usage(R"(data: {"choices":[{"finish_reason":"length","delta":{}}],)" + timings, usage));
+  EXPECT_EQ(usage.prompt_tokens, 1253u);
+  EXPECT_EQ(usage.cached_tokens, 1227u);
+  EXPECT_TRUE(usage.cached_known);
+  EXPECT_EQ(usage.output_tokens, 8u);
+  EXPECT_TRUE(find_usage(R"({"usage":{"prompt_tokens":7,"completion_tokens":2},)" + timings, usage));
+  EXPECT_EQ(usage.prompt_tokens, 7u) << "what is standard comes first";
+  EXPECT_FALSE(usage.cached_known);
+  EXPECT_TRUE(find_usage(R"({"usage":null,)" + timings, usage)) << "as some engines write in every event";
+  EXPECT_EQ(usage.prompt_tokens, 1253u);
+  EXPECT_FALSE(find_usage(R"({"timings":{"prompt_n":26,"predicted_n":8}})", usage)) << "older ones say less";
+  EXPECT_FALSE(find_usage(R"({"timings":{"cache_n":4294967295,"prompt_n":1}})", usage));
+}
+
 }  // namespace
 }  // namespace heng
