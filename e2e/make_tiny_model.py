@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes a tiny llama model with random weights (GGUF, about 5 MB) for end-to-end tests of the real engine.
 
-    PYTHONPATH=.cache/llama/python python3 e2e/make_tiny_model.py tiny.gguf
+    PYTHONPATH=.cache/llama/python python3 e2e/make_tiny_model.py tiny.gguf [BLOCKS]
 
-The same file every time. Byte and control tokens get zero rows in the output matrix while every other token's
+With fewer than its 4 blocks it is faster. The same file every time. Byte and control tokens get zero rows in the output matrix while every other token's
 logit is spread widely, so that the model in practice only says words: answers are readable, valid UTF-8 and
 end where `max_tokens` says.
 """
@@ -34,7 +34,7 @@ def vocabulary():
     return tokens + [(piece, float(len(piece)), normal) for piece in pieces]
 
 
-def write_model(path):
+def write_model(path, blocks):
     random = np.random.default_rng(SEED)
     tokens = vocabulary()
 
@@ -45,7 +45,7 @@ def write_model(path):
     writer.add_name("tiny")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(BLOCKS)
+    writer.add_block_count(blocks)
     writer.add_feed_forward_length(INNER)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
@@ -68,7 +68,7 @@ def write_model(path):
     writer.add_tensor("token_embd.weight", matrix(len(tokens), WIDTH, scale=16.0))
     writer.add_tensor("output.weight", output)
     writer.add_tensor("output_norm.weight", np.ones(WIDTH, dtype=np.float32))
-    for block in range(BLOCKS):
+    for block in range(blocks):
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
             writer.add_tensor(f"blk.{block}.{name}.weight", matrix(WIDTH, WIDTH))
         writer.add_tensor(f"blk.{block}.ffn_gate.weight", matrix(INNER, WIDTH))
@@ -83,7 +83,7 @@ def write_model(path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: make_tiny_model.py FILE")
-    write_model(sys.argv[1] + ".new")
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: make_tiny_model.py FILE [BLOCKS]")
+    write_model(sys.argv[1] + ".new", int(sys.argv[2]) if len(sys.argv) == 3 else BLOCKS)
     os.replace(sys.argv[1] + ".new", sys.argv[1])
