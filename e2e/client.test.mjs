@@ -80,8 +80,10 @@ describe('official client over two llama-servers', { skip: withoutLlama }, () =>
   });
 
   it('knows what was cached of a prompt whose client does not ask for usage', async () => {
-    const cached = async () =>
-      Number(/heng_cache_hit_tokens_total\{[^}]*"tiny"[^}]*\} (\d+)/.exec((await gateway.admin('/metrics')).text())[1]);
+    const cached = async () => {
+      const page = (await gateway.admin('/metrics')).text();
+      return Number(/heng_cache_hit_tokens_total\{[^}]*"tiny"[^}]*\} (\d+)/.exec(page)[1]);
+    };
     const before = await cached();
     const messages = [{ role: 'user', content: 'a long question about nothing '.repeat(10) }];
     for (let i = 0; i < 4; ++i) {

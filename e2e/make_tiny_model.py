@@ -3,9 +3,9 @@
 
     PYTHONPATH=.cache/llama/python python3 e2e/make_tiny_model.py tiny.gguf [BLOCKS]
 
-With fewer than its 4 blocks it is faster. The same file every time. Byte and control tokens get zero rows in the output matrix while every other token's
-logit is spread widely, so that the model in practice only says words: answers are readable, valid UTF-8 and
-end where `max_tokens` says.
+With fewer than its 4 blocks it is faster. The same file every time. Byte and control tokens get zero rows in
+the output matrix while every other token's logit is spread widely, so that the model in practice only says
+words: answers are readable, valid UTF-8 and end where `max_tokens` says.
 """
 
 import os

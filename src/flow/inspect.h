@@ -52,8 +52,8 @@ struct Usage {
   bool cached_known = false;        // 0 may also mean that the worker does not say
   std::uint32_t output_tokens = 0;
 };
-/// Looks for a `usage` object, or else llama-server's `timings`, in a piece of an answer (plain JSON or an SSE
-/// event). Cheap enough for every chunk.
+/// Looks for a `usage` object, or else llama-server's `timings`, in a piece of an answer (plain JSON or an
+/// SSE event). Cheap enough for every chunk.
 bool find_usage(std::string_view piece, Usage& usage);
 
 }  // namespace heng
