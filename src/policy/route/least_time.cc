@@ -222,12 +222,20 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     return *stranger_;
   }
 
+  /// Of a worker not heard of yet: what the others do by now.
+  const LineEstimate& prefill_line(const Worker& worker) const {
+    return worker.prefill.count() > 0 ? worker.prefill_line : pool_prefill_line_;
+  }
+  const LineEstimate& decode_line(const Worker& worker) const {
+    return worker.decode.count() > 0 ? worker.decode_line : pool_decode_line_;
+  }
+
   /// Work still to be done before a request that comes now.
-  static double queue(const Worker& worker, Instant now) {
+  double queue(const Worker& worker, Instant now) const {
     if (worker.waiting == 0) return 0;
     // At most the request in front is done but for its first byte.
     const double front = worker.waiting_work / worker.waiting;
-    const double since = to_seconds(now - worker.since) / worker.prefill_line.slope;
+    const double since = to_seconds(now - worker.since) / prefill_line(worker).slope;
     return worker.waiting_work - std::min(std::max(since, 0.0), front);
   }
 
@@ -238,12 +246,12 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     const double decoding = std::max(others - worker.waiting, 0.0);
     double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
     if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
-    const double prefill = worker.prefill_line.slope * own.work;
+    const double prefill = prefill_line(worker).slope * own.work;
     return {
-        .wait = worker.prefill_line.at(queue(worker, now)),
+        .wait = prefill_line(worker).at(queue(worker, now)),
         .prefill = prefill,
-        .decode = kDecodeShare * answer * worker.decode_line.at(others + 1),
-        .burden = kBurdenShare * (decoding * prefill + others * answer * worker.decode_line.slope),
+        .decode = kDecodeShare * answer * decode_line(worker).at(others + 1),
+        .burden = kBurdenShare * (decoding * prefill + others * answer * decode_line(worker).slope),
         .later = kLaterTurns * own.lost * prefill,
     };
   }
@@ -330,7 +338,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     refit(slot);
   }
 
-  /// What a worker has not shown yet it is assumed to do like the others.
+  /// Where a worker has shown little it is assumed to do like the others.
   void refit(Slot slot) {
     Worker& worker = workers_[slot];
     worker.prefill_line = worker.prefill.estimate(pool_prefill_line_, kPoolPoints);

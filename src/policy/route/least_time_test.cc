@@ -74,6 +74,14 @@ TEST(LeastTime, SlowWorkersAreLearned) {
   EXPECT_EQ(scene.choices(Scene::tokens(2000)), Slots{1});
 }
 
+TEST(LeastTime, AWorkerNotHeardOfIsTakenToBeLikeTheOthers) {
+  Scene scene("least_time", 2);
+  for (int i = 0; i < 40; ++i) serve(scene, 0, Scene::tokens(2000), 0, 1s);
+  scene.send(0, Scene::tokens(2000));
+  for (int i = 0; i < 2; ++i) scene.send(1, Scene::tokens(2000));
+  EXPECT_EQ(scene.choices(Scene::tokens(2000)), Slots{0});
+}
+
 TEST(LeastTime, GatewaysThatKnowNothingOfEachOtherAgree) {
   Scene one("least_time", 8), two("least_time", 8);
   Slots homes;
