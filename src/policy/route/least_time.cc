@@ -233,10 +233,11 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   /// Work still to be done before a request that comes now.
   double queue(const Worker& worker, Instant now) const {
     if (worker.waiting == 0) return 0;
-    // At most the request in front is done but for its first byte.
+    // At most the request in front is done but for its first byte. Half of what that should have come to is
+    // believed: who thinks a prompt nearly done sends the next one behind it and not to an idle worker.
     const double front = worker.waiting_work / worker.waiting;
     const double since = to_seconds(now - worker.since) / prefill_line(worker).slope;
-    return worker.waiting_work - std::min(std::max(since, 0.0), front);
+    return worker.waiting_work - 0.5 * std::clamp(since, 0.0, front);
   }
 
   Cost cost(const RequestView& request, const PoolView& pool, Slot slot, Instant now) {
