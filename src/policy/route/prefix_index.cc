@@ -36,6 +36,24 @@ void PrefixIndex::allocate(std::size_t slots) {
   holders_.assign(sets * kWays * stride_, {});
 }
 
+std::uint32_t PrefixIndex::blocks_at(std::uint32_t position) {
+  if (position <= kEveryBlock) return position;
+  const std::uint32_t beyond = position - kEveryBlock;
+  const std::uint32_t doublings = (beyond - 1) / kPerDoubling;
+  const std::uint32_t step = (kEveryBlock / kPerDoubling) << doublings;
+  return (kEveryBlock << doublings) + (beyond - doublings * kPerDoubling) * step;
+}
+
+std::span<const std::uint64_t> PrefixIndex::thin(std::span<const std::uint64_t> prefix) {
+  if (prefix.size() <= kEveryBlock) return prefix;
+  std::uint32_t positions = 0;
+  while (positions < thinned_.size() && blocks_at(positions + 1) <= prefix.size()) {
+    thinned_[positions] = prefix[blocks_at(positions + 1) - 1];
+    ++positions;
+  }
+  return std::span(thinned_).first(positions);
+}
+
 std::size_t PrefixIndex::find(std::uint64_t key) const {
   const std::size_t set = set_of(key);
   for (std::size_t way = 0; way < kWays; ++way) {
@@ -76,7 +94,8 @@ std::size_t PrefixIndex::count(std::size_t at) const {
 
 void PrefixIndex::assign(const Level& level, std::span<PrefixMatch> out) const {
   for (const Holder& holder : holders(level.at)) {
-    if (holds(holder)) out[holder.slot] = {level.blocks, workers_[holder.slot].clock - holder.stamp};
+    if (!holds(holder)) continue;
+    out[holder.slot] = {blocks_at(level.blocks), workers_[holder.slot].clock - holder.stamp};
   }
 }
 
@@ -106,13 +125,15 @@ KnownText PrefixIndex::text_of(std::span<const std::uint64_t> prefix, std::uint3
     text.shared_blocks = departs && block.departures + 1 >= kDepartures ? known : block.fork;
   }
   text.name = prefix[std::min<std::size_t>(text.shared_blocks, prefix.size() - 1)];
+  text.shared_blocks = blocks_at(text.shared_blocks);
   return text;
 }
 
-KnownText PrefixIndex::match(std::span<const std::uint64_t> prefix, std::span<PrefixMatch> out) {
+KnownText PrefixIndex::match(std::span<const std::uint64_t> whole, std::span<PrefixMatch> out) {
   HENG_ASSERT(out.size() == workers_.size());
   std::ranges::fill(out, PrefixMatch{});
-  if (prefix.empty() || sets_.empty()) return {};
+  if (whole.empty() || sets_.empty()) return {};
+  const std::span<const std::uint64_t> prefix = thin(whole);
   // The deepest block of `limit` that is known, and in whose place `enough` sees what it looks for.
   const auto search = [&](std::uint32_t limit, auto enough) {
     Level found{0, 0, 0};
@@ -159,10 +180,12 @@ void PrefixIndex::hold(std::size_t at, Slot slot) {
   *place = {slot, workers_[slot].clock};
 }
 
-void PrefixIndex::insert(std::span<const std::uint64_t> prefix, Slot slot, std::uint32_t had) {
+void PrefixIndex::insert(std::span<const std::uint64_t> whole, Slot slot, std::uint32_t had) {
   Worker& worker = workers_[slot];
+  const auto taken = static_cast<std::uint32_t>(whole.size());
+  worker.clock += taken - std::min(had, taken);
+  const std::span<const std::uint64_t> prefix = thin(whole);
   const auto blocks = static_cast<std::uint32_t>(prefix.size());
-  worker.clock += blocks - std::min(had, blocks);
   ++turns_;
   std::uint32_t fork = 0, done = 0;
   // All places are random. A batch of them is asked for before the first is used: memory then answers once,

@@ -89,6 +89,21 @@ TEST(PrefixIndex, ATextIsNamedByWhereItPartsFromOthers) {
   EXPECT_EQ(name({}), 0U);
 }
 
+TEST(PrefixIndex, LongPromptsAreRememberedInEverGreaterSteps) {
+  TestPool pool(2);
+  PrefixIndex index(1 << 20);
+  index.sync(pool.view());
+  std::vector<int> text(3000);
+  for (int i = 0; i < 3000; ++i) text[static_cast<std::size_t>(i)] = i;
+  const Chain whole = chain_of(text);
+  for (const std::size_t had : {60U, 64U, 65U, 66U, 127U, 128U, 131U, 1562U, 3000U}) {
+    index.insert(std::span(whole).first(had), 0, 0);
+    const std::uint32_t found = matches(index, whole, 2)[0];
+    EXPECT_LE(found, had);
+    EXPECT_GE(found, had - had / 32) << had;
+  }
+}
+
 TEST(PrefixIndex, OfManyHoldersTheLatestAreRemembered) {
   TestPool pool(100);
   PrefixIndex index(1 << 20);
