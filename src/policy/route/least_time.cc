@@ -373,8 +373,7 @@ RoutePolicyEntry entry() {
       .details =
           "For each worker, in seconds: the wait until it begins with the prompt (prompts accepted there, at "
           "its learned speed), the prefill of what it has not cached, a small share of its decoding and "
-          "of "
-          "what the request adds to those who decode there, and what later turns lose if it is not the "
+          "of what the request adds to those who decode there, and what later turns lose if it is not the "
           "worker where other gateways would look for them; the least sum gets it. No thresholds to tune. "
           "Speeds are learned for each worker from what the gateway itself sees; a new worker is assumed to "
           "be like the others. An index of prompt prefixes by chained hash says what is cached where; the "
