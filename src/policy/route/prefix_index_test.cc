@@ -33,7 +33,7 @@ std::vector<std::uint32_t> matches(PrefixIndex& index, const Chain& chain, std::
 
 RC_GTEST_PROP(PrefixIndexProperty, FindsTheLongestMatchOfEachWorker, ()) {
   TestPool pool(*rc::gen::inRange<std::size_t>(1, 9));
-  PrefixIndex index(1 << 20);
+  PrefixIndex index(16 << 20);  // so large that no set of the table is ever full
   index.sync(pool.view());
   const std::size_t slots = pool.identity.size();
   std::vector<std::set<std::uint64_t>> everything(slots);
