@@ -29,10 +29,9 @@ void PrefixIndex::sync(const PoolView& pool) {
 
 void PrefixIndex::allocate(std::size_t slots) {
   stride_ = std::clamp<std::size_t>(std::bit_ceil(slots), 4, kHoldersMax);
-  const std::size_t set = sizeof(Set) + kWays * (sizeof(Block) + sizeof(Holder) * stride_);
+  const std::size_t set = sizeof(Set) + kWays * sizeof(Holder) * stride_;
   const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / set));
   sets_.assign(sets, {});
-  blocks_.assign(sets * kWays, {});
   holders_.assign(sets * kWays * stride_, {});
 }
 
@@ -55,30 +54,30 @@ std::span<const std::uint64_t> PrefixIndex::thin(std::span<const std::uint64_t> 
 }
 
 std::size_t PrefixIndex::find(std::uint64_t key) const {
-  const std::size_t set = set_of(key);
+  const std::size_t set = key & (sets_.size() - 1);
   for (std::size_t way = 0; way < kWays; ++way) {
     if (sets_[set].keys[way] == key) return set * kWays + way;
   }
   return capacity();
 }
 
-std::size_t PrefixIndex::place_for(std::uint64_t key) {
-  const std::size_t index = set_of(key);
-  Set& set = sets_[index];
-  std::size_t oldest = 0;
+/// Where the block is, or where it is to be from now on: then nobody holds it yet.
+PrefixIndex::Place PrefixIndex::place_for(std::uint64_t key) {
+  Set& set = set_of(key);
+  const auto base = static_cast<std::size_t>(&set - sets_.data()) * kWays;
   for (std::size_t way = 0; way < kWays; ++way) {
-    if (set.keys[way] == key) {
-      set.used[way] = turns_;
-      return index * kWays + way;
-    }
-    if (turns_ - set.used[way] > turns_ - set.used[oldest]) oldest = way;
+    if (set.keys[way] != key) continue;
+    set.used[way] = turns_;
+    return {base + way, false};
   }
+  std::uint64_t longest_ago = 0;  // with the way in its low bits, so that no branch has to be guessed
+  for (std::size_t way = 0; way < kWays; ++way)
+    longest_ago = std::max<std::uint64_t>(longest_ago, std::uint64_t{turns_ - set.used[way]} * kWays + way);
+  const std::size_t oldest = longest_ago % kWays;
   set.keys[oldest] = key;
   set.used[oldest] = turns_;
-  const std::size_t at = index * kWays + oldest;
-  blocks_[at] = {};
-  std::ranges::fill(holders(at), Holder{});
-  return at;
+  set.continuations[oldest] = {};
+  return {base + oldest, true};
 }
 
 bool PrefixIndex::holds(const Holder& holder) const {
@@ -119,10 +118,9 @@ KnownText PrefixIndex::text_of(std::span<const std::uint64_t> prefix, std::uint3
                                std::size_t at) const {
   KnownText text;
   if (known > 0) {
-    const Block& block = blocks_[at];
-    const bool departs =
-        known < prefix.size() && block.child != 0 && block.child != static_cast<std::uint32_t>(prefix[known]);
-    text.shared_blocks = departs && block.departures + 1 >= kDepartures ? known : block.fork;
+    const Continuation& next = continuation(at);
+    const bool departs = known < prefix.size() && next.departs_with(prefix[known]);
+    text.shared_blocks = departs && next.departures + 1U >= kDepartures ? known : next.fork;
   }
   text.name = prefix[std::min<std::size_t>(text.shared_blocks, prefix.size() - 1)];
   text.shared_blocks = blocks_at(text.shared_blocks);
@@ -134,6 +132,13 @@ KnownText PrefixIndex::match(std::span<const std::uint64_t> whole, std::span<Pre
   std::ranges::fill(out, PrefixMatch{});
   if (whole.empty() || sets_.empty()) return {};
   const std::span<const std::uint64_t> prefix = thin(whole);
+  // All places are random. They are asked for before the first is used, here and in `insert`: memory then
+  // answers once, not once for each.
+  for (const std::uint64_t key : prefix) {
+    const Set& set = set_of(key);
+    __builtin_prefetch(set.keys.data(), 1);
+    __builtin_prefetch(set.used.data(), 1);
+  }
   // The deepest block of `limit` that is known, and in whose place `enough` sees what it looks for.
   const auto search = [&](std::uint32_t limit, auto enough) {
     Level found{0, 0, 0};
@@ -166,18 +171,24 @@ KnownText PrefixIndex::match(std::span<const std::uint64_t> whole, std::span<Pre
   return text;
 }
 
-void PrefixIndex::hold(std::size_t at, Slot slot) {
-  const std::span<Holder> all = holders(at);
-  auto place = std::ranges::find_if(
-      all, [slot](const Holder& holder) { return holder.slot == slot && holder.stamp != 0; });
-  if (place == all.end()) {
-    // Who has lost it, or used it longest ago.
-    const auto age = [this](const Holder& holder) {
-      return holds(holder) ? workers_[holder.slot].clock - holder.stamp : kUnlimited;
-    };
-    place = std::ranges::max_element(all, {}, age);
+void PrefixIndex::hold(const Place& place, Slot slot) {
+  const std::span<Holder> all = holders(place.at);
+  const Holder now{slot, workers_[slot].clock};
+  if (place.fresh) {
+    std::ranges::fill(all, Holder{});
+    all.front() = now;
+    return;
   }
-  *place = {slot, workers_[slot].clock};
+  auto holder = std::ranges::find_if(
+      all, [slot](const Holder& other) { return other.slot == slot && other.stamp != 0; });
+  if (holder == all.end()) {
+    // Who has lost it, or used it longest ago.
+    const auto age = [this](const Holder& other) {
+      return holds(other) ? workers_[other.slot].clock - other.stamp : kUnlimited;
+    };
+    holder = std::ranges::max_element(all, {}, age);
+  }
+  *holder = now;
 }
 
 void PrefixIndex::insert(std::span<const std::uint64_t> whole, Slot slot, std::uint32_t had) {
@@ -188,29 +199,26 @@ void PrefixIndex::insert(std::span<const std::uint64_t> whole, Slot slot, std::u
   const auto blocks = static_cast<std::uint32_t>(prefix.size());
   ++turns_;
   std::uint32_t fork = 0, done = 0;
-  // All places are random. A batch of them is asked for before the first is used: memory then answers once,
-  // not once for each.
-  std::array<std::size_t, 32> places;
+  std::array<Place, 32> places;
   while (done < blocks) {
     const std::span batch = prefix.subspan(done, std::min<std::size_t>(places.size(), blocks - done));
-    for (const std::uint64_t key : batch) {
-      __builtin_prefetch(&sets_[set_of(key)], 1);
-      __builtin_prefetch(sets_[set_of(key)].used.data(), 1);
-    }
     for (std::size_t i = 0; i < batch.size(); ++i) {
       places[i] = place_for(batch[i]);
-      __builtin_prefetch(&blocks_[places[i]], 1);
-      for (std::size_t line = 0; line < stride_; line += 64 / sizeof(Holder))
-        __builtin_prefetch(&holders_[places[i] * stride_ + line], 1);
+      const std::span<Holder> all = holders(places[i].at);
+      for (std::size_t line = 0; line < all.size(); line += 64 / sizeof(Holder))
+        __builtin_prefetch(&all[line], 1);
     }
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      Block& block = blocks_[places[i]];
+      Continuation& next = continuation(places[i].at);
       if (++done < blocks) {
-        const auto child = static_cast<std::uint32_t>(prefix[done]);
-        if (block.child != 0 && block.child != child && ++block.departures >= kDepartures) block.fork = done;
-        block.child = child;
+        if (next.departs_with(prefix[done])) {
+          if (next.departures < kDepartures) ++next.departures;
+          if (next.departures == kDepartures) next.part_at(done);
+        }
+        next.go_on_with(prefix[done]);
       }
-      fork = block.fork = std::max(fork, block.fork);
+      fork = std::max<std::uint32_t>(fork, next.fork);
+      next.part_at(fork);
       hold(places[i], slot);
     }
   }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/huge_pages.h"
 #include "model/pool_view.h"
 
 namespace heng {
@@ -46,7 +47,7 @@ class PrefixIndex {
   /// What the worker had of a prompt for which `match` said `expected`.
   void learn(Slot slot, const PrefixMatch& expected, std::uint32_t actual_blocks);
 
-  std::size_t capacity() const { return blocks_.size(); }  // blocks
+  std::size_t capacity() const { return sets_.size() * kWays; }  // blocks
 
  private:
   static constexpr std::size_t kWays = 8;         // one cache line of keys
@@ -61,18 +62,28 @@ class PrefixIndex {
     std::uint32_t window = kUnlimited;  // blocks its cache holds, as far as known
     std::uint32_t misses = 0;           // in a row, of all that was expected
   };
-  struct alignas(64) Set {
+  /// What is known of the texts that go through a block, packed so that a set fills two cache lines.
+  struct Continuation {
+    std::uint32_t child : 20 = 0;      // low bits of the hash of a block that followed; 0 = none
+    std::uint32_t fork : 10 = 0;       // positions up to the last place, here or before, where texts part
+    std::uint32_t departures : 2 = 0;  // how often another block followed than before, at most kDepartures
+    bool departs_with(std::uint64_t next) const { return child != 0 && child != (next & 0xfffff); }
+    void go_on_with(std::uint64_t next) { child = next & 0xfffff; }
+    void part_at(std::uint32_t position) { fork = position & 0x3ff; }
+  };
+  struct alignas(128) Set {
     std::array<std::uint64_t, kWays> keys{};  // 0 = empty
     std::array<std::uint32_t, kWays> used{};  // when anybody last used it, in turns_
+    std::array<Continuation, kWays> continuations{};
   };
-  struct Block {
-    std::uint32_t child = 0;       // low half of the hash of a block that followed; 0 = none
-    std::uint32_t fork = 0;        // blocks up to the last place, here or before, where texts part
-    std::uint32_t departures = 0;  // how often another block followed than before
-  };
+  static_assert(sizeof(Set) == 128);
   struct Holder {
     Slot slot = 0;
     std::uint32_t stamp = 0;  // the worker's clock at its last use; 0 = nobody
+  };
+  struct Place {
+    std::size_t at = 0;  // in the table
+    bool fresh = false;  // somebody else's until now
   };
   struct Level {
     std::uint32_t blocks;  // positions, see thin
@@ -87,9 +98,13 @@ class PrefixIndex {
   std::span<const std::uint64_t> thin(std::span<const std::uint64_t> prefix);
 
   void allocate(std::size_t slots);
-  std::size_t set_of(std::uint64_t key) const { return key & (sets_.size() - 1); }
+  Set& set_of(std::uint64_t key) { return sets_[key & (sets_.size() - 1)]; }
   std::size_t find(std::uint64_t key) const;  // capacity() if it is not there
-  std::size_t place_for(std::uint64_t key);
+  Continuation& continuation(std::size_t at) { return sets_[at / kWays].continuations[at % kWays]; }
+  const Continuation& continuation(std::size_t at) const {
+    return sets_[at / kWays].continuations[at % kWays];
+  }
+  Place place_for(std::uint64_t key);
   std::span<Holder> holders(std::size_t at) { return std::span(holders_).subspan(at * stride_, stride_); }
   std::span<const Holder> holders(std::size_t at) const {
     return std::span(holders_).subspan(at * stride_, stride_);
@@ -100,14 +115,13 @@ class PrefixIndex {
   void refine(std::span<const std::uint64_t> prefix, const Level& low, const Level& high,
               std::span<PrefixMatch> out) const;
   KnownText text_of(std::span<const std::uint64_t> prefix, std::uint32_t known, std::size_t at) const;
-  void hold(std::size_t at, Slot slot);
+  void hold(const Place& place, Slot slot);
 
   std::size_t bytes_;
   std::vector<Worker> workers_;  // [slots]
   std::size_t stride_ = 0;       // holders of a block there is room for
-  std::vector<Set> sets_;
-  std::vector<Block> blocks_;                                             // [sets x kWays]
-  std::vector<Holder> holders_;                                           // [sets x kWays x stride_]
+  std::vector<Set, HugePages<Set>> sets_;
+  std::vector<Holder, HugePages<Holder>> holders_;                        // [sets x kWays x stride_]
   std::uint32_t turns_ = 0;                                               // insertions
   std::array<std::uint64_t, kEveryBlock + 20 * kPerDoubling> thinned_{};  // scratch
 };
