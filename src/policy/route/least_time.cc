@@ -37,44 +37,74 @@ constexpr double kAttentionTokens = 40'000;
 // full seconds of decoding, prompts pile up on few workers, which is worse for all that come later.
 constexpr double kDecodeShare = 0.02;   // of a second of its own decoding
 constexpr double kBurdenShare = 0.002;  // of a second by which it holds up the others
-/// Turns that will still repeat a prompt which others have begun; each loses what it does not find.
-constexpr double kLaterTurns = 3;
-constexpr double kUnseenPoints = 20, kUnseenMemory = 200;
+constexpr double kRoomShare = 0.02;  // of the seconds it took to prefill what the others hold in its KV cache
+constexpr double kLaterGrowth = 2.5;  // by which later turns of a conversation are longer than this one
+constexpr double kUnseenPoints = 5, kUnseenMemory = 200;
 
 /// Where a worker stands to a prompt.
 enum Standing : std::uint8_t { stranger, holder, home, home_and_holder };
 constexpr std::size_t kStandings = 4, kLengths = 8;
+constexpr std::uint64_t kShortest = 256;  // tokens, and below
 
-struct Worker {
-  double waiting_work = 0;    // to be prefilled for requests without a first byte
-  std::uint32_t waiting = 0;  // those requests
-  Instant since{};            // the last first byte, or when there began to be somebody waiting
-  bool tells_cached = false;  // it reports cached tokens, be it none
-  LineEstimate prefill_line = kPrefillPrior, decode_line = kDecodePrior;
-  FadingLine prefill, decode;
+/// What every decision reads of a worker: one cache line.
+struct alignas(64) Worker {
+  double waiting_work = 0;  // to be prefilled for requests without a first byte
+  double since = 0;         // seconds; the last first byte, or when there began to be somebody waiting
+  LineEstimate prefill{}, decode{};  // slope 0: not heard of yet
+  double resident = 0;               // tokens of prompts in flight
+  float front = 0;                   // work of one of those who wait, on average
+  std::uint32_t waiting = 0;         // requests without a first byte
+
+  /// `now` in seconds.
+  void wait_for(double work, double now) {
+    if (waiting++ == 0) since = now;
+    waiting_work += work;
+    front = static_cast<float>(waiting_work / waiting);
+  }
+  void stop_waiting_for(double work, double now) {
+    if (waiting == 0) return;  // the slot has changed hands meanwhile
+    --waiting;
+    waiting_work = waiting == 0 ? 0 : std::max(waiting_work - work, 1.0 * waiting);
+    front = waiting == 0 ? 0 : static_cast<float>(waiting_work / waiting);
+    since = now;
+  }
+};
+
+/// Where a worker stands among those that may be a text's home.
+struct Address {
+  std::uint64_t hash = 0;  // equal on all gateways
   double slowness = 1;  // beside the pool, in steps that gateways agree on though their measurements differ
 };
+
+struct Observed {
+  FadingLine prefill, decode;
+  bool tells_cached = false;  // it reports cached tokens, be it none
+};
+
+double seconds_at(Instant now) { return to_seconds(now.time_since_epoch()); }
 
 /// What of a prompt is to be done on a worker.
 struct Share {
   double work = 0;  // to prefill
-  double lost = 0;  // share of it that later turns will not find
+  double lost = 0;  // how often later turns will have to do it again
 };
 
 /// In seconds of this request's user.
 struct Cost {
   double wait = 0;     // until the worker begins with its prompt
+  double room = 0;     // and until its KV cache has room, the longer the more others hold in it
   double prefill = 0;  // of what is not cached of it
   double decode = 0;   // its share of decoding
   double burden = 0;   // what it adds to those who are there
   double later = 0;    // what its continuations lose when they come by way of other gateways
-  double sum() const { return wait + prefill + decode + burden + later; }
+  double sum() const { return wait + room + prefill + decode + burden + later; }
 };
 
 struct Attempt {
-  double ahead = 0;  // work to prefill until its first byte, its own included
-  double own = 0;    // of these, its own
-  double batch = 0;  // requests on the worker when it started, itself included
+  double ahead = 0;   // work to prefill until its first byte, its own included
+  double own = 0;     // of these, its own
+  double batch = 0;   // requests on the worker when it started, itself included
+  double prompt = 0;  // tokens, as estimated then
   double block_tokens = 0;
   double unseen = 0;  // tokens that no index knew to be cached
   PrefixMatch match;
@@ -87,15 +117,18 @@ struct Attempt {
 /// turn repeats, and what other gateways sent there.
 class Unseen {
  public:
-  double found() const { return found_; }
+  /// `prior`: what to assume while little has been seen.
+  double found(double prior) const {
+    return (points_ * found_ + kUnseenPoints * prior) / (points_ + kUnseenPoints);
+  }
   void learn(double share) {
     points_ = std::min(points_ + 1, kUnseenMemory);
     found_ += (std::clamp(share, 0.0, 1.0) - found_) / points_;
   }
 
  private:
-  double found_ = 0.5;
-  double points_ = kUnseenPoints;
+  double found_ = 0;
+  double points_ = 0;
 };
 
 class LeastTime final : public RoutePolicy, public ExplainsChoice {
@@ -108,15 +141,21 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     if (pool.eligible.empty()) return std::nullopt;
     sync(pool);
     look_up(request.id, request.prefix, pool);
+    const Common common = common_to_all(request, now);
     Slot best = kNoSlot;
     double least = HUGE_VAL;
     const std::uint64_t draw = rng.next();
+    std::uint64_t lot_of_best = 0;
     for (const Slot slot : pool.eligible) {
-      const double seconds = cost(request, pool, slot, now).sum() / pool.weight[slot];
+      const double sum = cost(common, pool, slot).sum();
+      if (sum > least * pool.weight[slot]) continue;
+      const double seconds = sum / pool.weight[slot];
       if (seconds > least) continue;
-      if (seconds == least && combine(draw, slot) < combine(draw, best)) continue;
+      const std::uint64_t lot = mix(draw ^ slot);  // decides between equals
+      if (seconds == least && lot < lot_of_best) continue;
       best = slot;
       least = seconds;
+      lot_of_best = lot;
     }
     return best;
   }
@@ -124,12 +163,14 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   std::vector<Candidate> explain(const RequestView& request, const PoolView& pool, Instant now) override {
     sync(pool);
     look_up(request.id, request.prefix, pool);
+    const Common common = common_to_all(request, now);
     std::vector<Candidate> candidates;
     for (const Slot slot : pool.eligible) {
-      const Cost parts = cost(request, pool, slot, now);
+      const Cost parts = cost(common, pool, slot);
       candidates.push_back({.worker = slot,
                             .cost = parts.sum() / pool.weight[slot],
                             .terms = {{"wait_s", parts.wait},
+                                      {"room_s", parts.room},
                                       {"prefill_s", parts.prefill},
                                       {"decode_s", parts.decode},
                                       {"burden_s", parts.burden},
@@ -157,37 +198,45 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
  private:
   void sync(const PoolView& pool) {
     if (!workers_.sync(pool)) return;
+    observed_.sync(pool);
     index_.sync(pool);
     matches_.resize(workers_.size());
     matched_ = 0;
-    for (Slot slot = 0; slot < workers_.size(); ++slot) refit(slot);
+    addresses_.assign(workers_.size(), {});
+    for (Slot slot = 0; slot < workers_.size(); ++slot) {
+      addresses_[slot].hash = mix(pool.identity[slot]);
+      refit(slot);
+    }
   }
 
   /// Weighted rendezvous hashing (Schindelhauer, Schomaker 2005): the first of exponential arrivals, one for
   /// each worker at its speed, is a text's home, on which gateways agree without talking. -log2(u) of the
-  /// hash as a fraction u, the mantissa's part taken as straight.
+  /// hash as a fraction u, the mantissa's part taken as straight: then a double's bits are its logarithm.
   static double arrival(std::uint64_t hash) {
-    const int zeros = std::countl_zero(hash | 1);
-    return zeros + 2 - static_cast<double>((hash | 1) << zeros) * 0x1p-63;
+    const auto fraction = static_cast<double>(static_cast<std::int64_t>(hash >> 11 | 1));  // x 2^53
+    return 53 + 1023 - static_cast<double>(std::bit_cast<std::int64_t>(fraction)) * 0x1p-52;
   }
 
   void look_up(std::uint64_t request, std::span<const std::uint64_t> prefix, const PoolView& pool) {
     matched_ = request;
-    stranger_.reset();
-    deepest_ = 0;
     home_ = kNoSlot;
+    deepest_ = 0;
     const KnownText text = index_.match(prefix, matches_);
     shared_ = text.shared_blocks;
     if (prefix.empty()) return;
+    Slot best = kNoSlot;
+    std::uint32_t deepest = 0;
     double first = HUGE_VAL;
     for (const Slot slot : pool.eligible) {
-      deepest_ = std::max(deepest_, matches_[slot].blocks);
-      const double comes =
-          arrival(combine(text.name, pool.identity[slot])) * workers_[slot].slowness / pool.weight[slot];
-      if (comes >= first) continue;
-      home_ = slot;
-      first = comes;
+      deepest = std::max(deepest, matches_[slot].blocks);
+      const Address& address = addresses_[slot];
+      const double comes = arrival(mix(text.name ^ address.hash)) * address.slowness;
+      if (comes >= first * pool.weight[slot]) continue;
+      best = slot;
+      first = comes / pool.weight[slot];
     }
+    deepest_ = deepest;
+    home_ = best;
   }
 
   Standing standing(Slot slot) const {
@@ -195,10 +244,28 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     return static_cast<Standing>((holds ? holder : stranger) + (slot == home_ ? home : stranger));
   }
 
-  /// The longer, the less likely it is new.
-  Unseen& unseen(Standing standing, double tokens) {
-    return unseen_[standing][static_cast<std::size_t>(
-        std::clamp(std::log2(std::max(tokens, 1.0) / 128), 0.0, kLengths - 1.0))];
+  /// By length, in doublings: the longer, the less likely it is new.
+  static std::size_t length(double tokens) {
+    const auto doublings = std::bit_width(static_cast<std::uint64_t>(std::max(tokens, 0.0)) / kShortest);
+    return std::min(static_cast<std::size_t>(doublings), kLengths - 1);
+  }
+  double found(Standing standing, std::size_t length) const {
+    return unseen_[standing].by_length[length].found(unseen_[standing].all.found(0.5));
+  }
+  void learn_found(Standing standing, double tokens, double share) {
+    unseen_[standing].all.learn(share);
+    unseen_[standing].by_length[length(tokens)].learn(share);
+  }
+
+  /// Expected turns that will still repeat a prompt with so many unseen tokens, and look for it at home: the
+  /// chance of each is what is found there of prompts one step longer.
+  double later_turns(double tokens) const {
+    double turns = 0, chance = 1;
+    for (std::size_t step = 1; step <= kLengths; ++step) {
+      chance *= found(home, std::min(length(tokens) + step, kLengths - 1));
+      turns += chance;
+    }
+    return turns;
   }
 
   /// Prefilling the tokens of a prompt that are not cached, in tokens without attention.
@@ -206,54 +273,65 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     return uncached * (1 + (prompt - uncached / 2) / kAttentionTokens);
   }
 
-  Share share_of(double prompt, double block_tokens, Slot slot) {
-    const double tokens = prompt - matches_[slot].blocks * block_tokens;
-    const double found = unseen(standing(slot), tokens).found();
-    const bool astray = home_ != kNoSlot && slot != home_;
-    return {.work = work(prompt, std::max(tokens * (1 - found), 1.0)),
-            .lost = astray ? unseen(home, tokens).found() : 0};
+  Share share_of(double prompt, double known, Standing standing) const {
+    const double tokens = prompt - known;
+    const double cached = found(standing, length(tokens));
+    return {.work = work(prompt, std::max(tokens * (1 - cached), 1.0)),
+            .lost = (standing & home) != 0 || home_ == kNoSlot ? 0 : kLaterGrowth * later_turns(tokens)};
+  }
+  Share share(double prompt, double block_tokens, Slot slot) const {
+    return share_of(prompt, matches_[slot].blocks * block_tokens, standing(slot));
   }
 
-  /// Most workers have nothing of a prompt, so this is worked out once.
-  Share share(double prompt, double block_tokens, Slot slot) {
-    const bool nothing = matches_[slot].blocks == 0 && slot != home_;
-    if (!nothing) return share_of(prompt, block_tokens, slot);
-    if (!stranger_) stranger_ = share_of(prompt, block_tokens, slot);
-    return *stranger_;
+  /// Of a request, whichever worker gets it.
+  struct Common {
+    double prompt = 0, block_tokens = 0, answer = 0;  // tokens
+    double now = 0;                                   // seconds
+    Share stranger;                                   // on workers that have nothing
+  };
+
+  Common common_to_all(const RequestView& request, Instant now) const {
+    double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
+    if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
+    return {.prompt = static_cast<double>(request.prompt_tokens),
+            .block_tokens = request.block_tokens,
+            .answer = answer,
+            .now = seconds_at(now),
+            .stranger = share_of(request.prompt_tokens, 0, stranger)};
   }
 
   /// Of a worker not heard of yet: what the others do by now.
   const LineEstimate& prefill_line(const Worker& worker) const {
-    return worker.prefill.count() > 0 ? worker.prefill_line : pool_prefill_line_;
+    return worker.prefill.slope > 0 ? worker.prefill : pool_prefill_line_;
   }
   const LineEstimate& decode_line(const Worker& worker) const {
-    return worker.decode.count() > 0 ? worker.decode_line : pool_decode_line_;
+    return worker.decode.slope > 0 ? worker.decode : pool_decode_line_;
   }
 
-  /// Work still to be done before a request that comes now.
-  double queue(const Worker& worker, Instant now) const {
-    if (worker.waiting == 0) return 0;
-    // At most the request in front is done but for its first byte. Half of what that should have come to is
-    // believed: who thinks a prompt nearly done sends the next one behind it and not to an idle worker.
-    const double front = worker.waiting_work / worker.waiting;
-    const double since = to_seconds(now - worker.since) / prefill_line(worker).slope;
-    return worker.waiting_work - 0.5 * std::clamp(since, 0.0, front);
+  /// Seconds of the waiting work that should be done by now. At most the request in front is done but for
+  /// its first byte, and half of that is believed: who thinks a prompt nearly done sends the next one behind
+  /// it and not to an idle worker.
+  static double progress(const Worker& worker, const LineEstimate& prefill, double now) {
+    const double front = static_cast<double>(worker.front) * prefill.slope;
+    return 0.5 * std::min(std::max(now - worker.since, 0.0), front);  // std::clamp branches
   }
 
-  Cost cost(const RequestView& request, const PoolView& pool, Slot slot, Instant now) {
+  /// The inside of the loop over all workers: what a decision costs in a large pool.
+  [[gnu::always_inline]] inline Cost cost(const Common& request, const PoolView& pool, Slot slot) const {
     const Worker& worker = workers_[slot];
-    const Share own = share(request.prompt_tokens, request.block_tokens, slot);
+    const LineEstimate &prefill = prefill_line(worker), &decode = decode_line(worker);
+    const bool nothing = matches_[slot].blocks == 0 && slot != home_;
+    const Share own = nothing ? request.stranger : share(request.prompt, request.block_tokens, slot);
     const double others = pool.in_flight[slot];
     const double decoding = std::max(others - worker.waiting, 0.0);
-    double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
-    if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
-    const double prefill = prefill_line(worker).slope * own.work;
+    const double seconds = prefill.slope * own.work;
     return {
-        .wait = prefill_line(worker).at(queue(worker, now)),
-        .prefill = prefill,
-        .decode = kDecodeShare * answer * decode_line(worker).at(others + 1),
-        .burden = kBurdenShare * (decoding * prefill + others * answer * decode_line(worker).slope),
-        .later = kLaterTurns * own.lost * prefill,
+        .wait = prefill.at(worker.waiting_work) - progress(worker, prefill, request.now),
+        .room = kRoomShare * static_cast<double>(worker.resident) * prefill.slope,
+        .prefill = seconds,
+        .decode = kDecodeShare * request.answer * decode.at(others + 1),
+        .burden = kBurdenShare * (decoding * seconds + others * request.answer * decode.slope),
+        .later = own.lost * seconds,
     };
   }
 
@@ -262,19 +340,21 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     matched_ = 0;
     Worker& worker = workers_[event.worker];
     const PrefixMatch match = matches_[event.worker];
-    const double own = share_of(event.prompt_tokens, event.block_tokens, event.worker).work;
+    const double own = share(event.prompt_tokens, event.block_tokens, event.worker).work;
+    const double ahead = worker.waiting_work -
+                         progress(worker, prefill_line(worker), seconds_at(now)) / prefill_line(worker).slope;
     attempts_.put(event.request, event.worker,
-                  {.ahead = queue(worker, now) + own,
+                  {.ahead = ahead + own,
                    .own = own,
                    .batch = static_cast<double>(pool.in_flight[event.worker]),
+                   .prompt = event.prompt_tokens,
                    .block_tokens = event.block_tokens,
                    .unseen = event.prompt_tokens - match.blocks * event.block_tokens,
                    .match = match,
                    .standing = standing(event.worker),
                    .known_text = deepest_ > shared_});
-    if (worker.waiting == 0) worker.since = now;
-    ++worker.waiting;
-    worker.waiting_work += own;
+    worker.wait_for(own, seconds_at(now));
+    worker.resident += event.prompt_tokens;
     index_.insert(event.prefix, event.worker, match.blocks);
   }
 
@@ -284,23 +364,25 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     Attempt answered = *attempt;
     answered.answered = true;
     attempts_.put(event.request, event.worker, answered);
-    stop_waiting(workers_[event.worker], answered.own, now);
-    if (!workers_[event.worker].tells_cached)
+    workers_[event.worker].stop_waiting_for(answered.own, seconds_at(now));
+    if (!observed_[event.worker].tells_cached)
       learn_prefill(event.worker, answered.ahead, to_seconds(event.time_to_first_byte));
   }
 
   void on_ended(const AttemptEvent& event, const PoolView& pool, Instant now) {
     const std::optional<Attempt> attempt = attempts_.take(event.request, event.worker);
     if (!attempt) return;
-    Worker& worker = workers_[event.worker];
-    if (!attempt->answered) stop_waiting(worker, attempt->own, now);
+    Worker& hot = workers_[event.worker];
+    hot.resident = std::max(hot.resident - attempt->prompt, 0.0);
+    if (!attempt->answered) hot.stop_waiting_for(attempt->own, seconds_at(now));
     if (event.outcome != Outcome::ok) return;
     const double first = to_seconds(event.time_to_first_byte);
+    Observed& worker = observed_[event.worker];
     worker.tells_cached = event.cached_tokens >= 0;
     if (worker.tells_cached && event.prompt_tokens > 0) {
       learn_cached(event, *attempt, first);
     } else if (attempt->block_tokens > 0) {
-      unseen(home, attempt->unseen).learn(attempt->known_text ? 1 : 0);
+      learn_found(home, attempt->unseen, attempt->known_text ? 1 : 0);
     }
     if (event.output_tokens <= 0) return;
     output_.add(event.output_tokens, now);
@@ -321,47 +403,46 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
                  static_cast<std::uint32_t>(event.cached_tokens / attempt.block_tokens + 0.5));
     const double seen = attempt.match.blocks * attempt.block_tokens;
     if (attempt.unseen >= attempt.block_tokens)
-      unseen(attempt.standing, attempt.unseen).learn((event.cached_tokens - seen) / attempt.unseen);
-  }
-
-  static void stop_waiting(Worker& worker, double work, Instant now) {
-    if (worker.waiting == 0) return;  // the slot has changed hands meanwhile
-    --worker.waiting;
-    worker.waiting_work =
-        worker.waiting == 0 ? 0 : std::max(worker.waiting_work - work, 1.0 * worker.waiting);
-    worker.since = now;
+      learn_found(attempt.standing, attempt.unseen, (event.cached_tokens - seen) / attempt.unseen);
   }
 
   void learn_prefill(Slot slot, double ahead, double seconds) {
     pool_prefill_.add(ahead, seconds, kKeepPool, kPrefillPrior);
     pool_prefill_line_ = pool_prefill_.estimate(kPrefillPrior, kGuessPoints);
-    workers_[slot].prefill.add(ahead, seconds, kKeepWorker, pool_prefill_line_);
+    observed_[slot].prefill.add(ahead, seconds, kKeepWorker, pool_prefill_line_);
     refit(slot);
   }
 
   /// Where a worker has shown little it is assumed to do like the others.
   void refit(Slot slot) {
     Worker& worker = workers_[slot];
-    worker.prefill_line = worker.prefill.estimate(pool_prefill_line_, kPoolPoints);
-    worker.decode_line = worker.decode.estimate(pool_decode_line_, kPoolPoints);
-    const double octaves = std::log2(worker.prefill_line.slope / pool_prefill_line_.slope);
-    worker.slowness = std::exp2(std::round(2 * octaves) / 2);
+    const Observed& seen = observed_[slot];
+    if (seen.decode.count() > 0) worker.decode = seen.decode.estimate(pool_decode_line_, kPoolPoints);
+    if (seen.prefill.count() == 0) return;
+    worker.prefill = seen.prefill.estimate(pool_prefill_line_, kPoolPoints);
+    const double octaves = std::log2(worker.prefill.slope / pool_prefill_line_.slope);
+    addresses_[slot].slowness = std::exp2(std::round(2 * octaves) / 2);
   }
 
   SlotTable<Worker> workers_;
+  SlotTable<Observed> observed_;
+  std::vector<Address> addresses_;  // [slots]
   AttemptTable<Attempt> attempts_;
   PrefixIndex index_;
   Ewma output_;  // tokens of an answer, whole pool
   FadingLine pool_prefill_, pool_decode_;
   LineEstimate pool_prefill_line_ = kPrefillPrior, pool_decode_line_ = kDecodePrior;
-  std::array<std::array<Unseen, kLengths>, kStandings> unseen_{};  // by Standing and length
+  struct UnseenBy {
+    Unseen all;
+    std::array<Unseen, kLengths> by_length;
+  };
+  std::array<UnseenBy, kStandings> unseen_{};  // by Standing
   // Of the request `matched_`:
   std::uint64_t matched_ = 0;
   std::vector<PrefixMatch> matches_;  // [slots]
   std::uint32_t deepest_ = 0;         // blocks of the longest match
   std::uint32_t shared_ = 0;          // blocks that begin other texts, too
   Slot home_ = kNoSlot;
-  std::optional<Share> stranger_;  // of workers that have nothing
 };
 
 }  // namespace
@@ -372,7 +453,8 @@ RoutePolicyEntry entry() {
       .summary = "fewest expected seconds, from learned speeds, work in flight and cached prompts",
       .details =
           "For each worker, in seconds: the wait until it begins with the prompt (prompts accepted there, at "
-          "its learned speed), the prefill of what it has not cached, a small share of its decoding and "
+          "its learned speed, and a little for what it holds in its KV cache), the prefill of what it has "
+          "not cached, a small share of its decoding and "
           "of what the request adds to those who decode there, and what later turns lose if it is not the "
           "worker where other gateways would look for them; the least sum gets it. No thresholds to tune. "
           "Speeds are learned for each worker from what the gateway itself sees; a new worker is assumed to "

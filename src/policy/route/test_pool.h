@@ -43,16 +43,18 @@ class TestPool {
   /// Chooses, reserves and tells the policy; kNoSlot if nothing was eligible.
   Slot start(RoutePolicy& policy, const RequestView& request, Instant now, Rng& rng) {
     const std::optional<Slot> slot = policy.choose(request, view(), now, rng);
-    if (!slot) return kNoSlot;
-    ++in_flight[*slot];
+    if (slot) reserve(policy, request, *slot, now);
+    return slot.value_or(kNoSlot);
+  }
+  void reserve(RoutePolicy& policy, const RequestView& request, Slot slot, Instant now) {
+    ++in_flight[slot];
     policy.on({.kind = AttemptEvent::Kind::started,
-               .worker = *slot,
+               .worker = slot,
                .request = request.id,
                .prompt_tokens = request.prompt_tokens,
                .prefix = request.prefix,
                .block_tokens = request.block_tokens},
               view(), now);
-    return *slot;
   }
   void end(RoutePolicy& policy, const AttemptEvent& event, Instant now) {
     if (in_flight[event.worker] > 0) --in_flight[event.worker];
