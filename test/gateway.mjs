@@ -101,14 +101,14 @@ export class GatewayActor extends Actor {
     }
     assert.ok(performance.now() - began < 1000, 'health took over a second');
   }
-  /// memory below N MiB
+  /// memory below N MiB (a sanitizer keeps what is freed, so nothing can be said there)
   do_memory(words) {
     const status = fs.readFileSync(`/proc/${this.gateway.program.child.pid}/status`, 'utf8');
     const megabytes = Number(/VmRSS:\s+(\d+)/.exec(status)[1]) / 1024;
     words.word('below');
     const limit = words.number();
     words.word('MiB');
-    assert.ok(megabytes < limit, `${megabytes} MiB`);
+    assert.ok(megabytes < limit || process.env.HENG_E2E_SANITIZED, `${megabytes} MiB`);
   }
 }
 
