@@ -220,9 +220,10 @@ export async function startGateway(config, { wrap = [], announced = false } = {}
   const configPath = path.join(scratch, `heng-${port}.yaml`);
   const url = `http://127.0.0.1:${port}`;
   const adminUrl = `http://127.0.0.1:${adminPort}`;
-  const write = next =>
+  // Whole or not at all: a reload or a hand-over may be reading it.
+  const write = next => {
     fs.writeFileSync(
-      configPath,
+      `${configPath}.new`,
       typeof next === 'string'
         ? next
         : typeof next === 'function'
@@ -234,6 +235,8 @@ export async function startGateway(config, { wrap = [], announced = false } = {}
           ),
       { mode: 0o600 },
     );
+    fs.renameSync(`${configPath}.new`, configPath);
+  };
   write(config);
   const gateway = {
     port,

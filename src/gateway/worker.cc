@@ -1,4 +1,4 @@
-// Health probes, model discovery and the reading of engines' load over the worker's own connections.
+// Health probes, model discovery and the reading of engines' load over connections of their own.
 #include "gateway/worker.h"
 
 #include <fmt/format.h>
@@ -112,6 +112,7 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
       identity_(hash_bytes(config.url)),
       address_fields_(heng::address_fields(config)),
       origin_(loop, resolver, origin_options(config, gateway)),
+      own_origin_(loop, resolver, origin_options(config, gateway)),
       health_(health_options(gateway.health), loop.now(), joins_late),
       told_(health_.standing()) {
   load_tls();
@@ -126,8 +127,10 @@ Worker::~Worker() = default;
 
 void Worker::load_tls() {
   if (!config_.tls) return;
-  if (const auto loaded = origin_.prepare_tls(); !loaded)
-    spdlog::error("{}: {}", config_.url, loaded.error().message);
+  for (HttpOrigin* origin : {&origin_, &own_origin_}) {
+    if (const auto loaded = origin->prepare_tls(); !loaded)
+      return spdlog::error("{}: {}", config_.url, loaded.error().message);
+  }
 }
 
 std::string Worker::key_of(const WorkerConfig& config) {
@@ -141,7 +144,8 @@ void Worker::configure(const Config& gateway) {
   health_config_ = gateway.health;
   health_.set_options(health_options(gateway.health));
   const HttpOrigin::Options options = origin_options(config_, gateway);
-  origin_.set_limits(options.idle_timeout, options.head_limits);
+  for (HttpOrigin* origin : {&origin_, &own_origin_})
+    origin->set_limits(options.idle_timeout, options.head_limits);
   if (!same_path) {
     health_.on_probe(false, Outcome::canceled, loop_.now());
     make_probe();
@@ -200,18 +204,18 @@ void Worker::tick(Instant now) {
   health_.tick(now);
   if (health_.probe_due(now) && !probe_->busy()) {
     health_.on_probe_sent(now);
-    probe_->send(origin_, health_config_.timeout);
+    probe_->send(own_origin_, health_config_.timeout);
   }
   if (health_.standing() != told_) tell();
   if (discovery_every_ > Duration(0) && now >= next_discovery_ && !discovery_->busy()) {
     next_discovery_ = now + (models_known_ ? discovery_every_ : kDiscoveryRetry);
     models_answer_.clear();
-    discovery_->send(origin_, health_config_.timeout);
+    discovery_->send(own_origin_, health_config_.timeout);
   }
   if (health_.state() != HealthState::ejected && load_poll_.due(now)) {
     load_poll_.on_sent(now);
     load_reader_.begin();
-    load_query_->send(origin_, load_config_.timeout);
+    load_query_->send(own_origin_, load_config_.timeout);
   }
 }
 

@@ -111,6 +111,9 @@ class Worker {
   std::uint64_t identity_;
   std::string address_fields_;
   HttpOrigin origin_;
+  // For what the gateway asks itself: whatever a worker sends in its wrong place, an answer to a probe
+  // reaches no client, and an answer to a client is no probe's.
+  HttpOrigin own_origin_;
   WorkerHealth health_;
   Standing told_;  // to the watchers
   std::vector<WorkerWatcher*> watchers_;

@@ -133,7 +133,7 @@ class Soak {
     const worker = async (...args) => {
       const { code, stderr } = await this.gateway.heng('worker', ...args);
       // A reload or a hand-over may have been quicker.
-      if (code !== 0 && !/no worker|there is|unreachable|connect/i.test(stderr))
+      if (code !== 0 && !/no worker|there is|unreachable|connect|hand-over is under way/i.test(stderr))
         this.violation(`worker ${args}: ${stderr}`);
     };
     while (this.going()) {
