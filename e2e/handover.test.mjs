@@ -31,7 +31,7 @@ function hasEnded(pid) {
 
 /// A gateway whose successors end with the test. They outlive the program that `startGateway` watches.
 async function startPredecessor(t, config) {
-  const gateway = await startGateway({ ...config, timeouts: { client_idle: '500ms', drain: '2s' } });
+  const gateway = await startGateway({ ...config, timeouts: { client_idle: '1500ms', drain: '2s' } });
   const successors = [];
   t.after(async () => {
     for (const pid of successors) {
@@ -111,7 +111,9 @@ describe('hand-over', () => {
     assert.equal(successors.length, 1);
   });
 
-  it('of a bad configuration leaves the old process at work and says why', async t => {
+  // The thread sanitizer mixes up the signal handlers of the old process and of the one that it launches.
+  const skip = process.env.HENG_E2E_SANITIZED === 'tsan';
+  it('of a bad configuration leaves the old process at work and says why', { skip }, async t => {
     const upstream = await startUpstream();
     const { gateway, handOver } = await startPredecessor(t, {
       pools: [{ model: 'm', workers: [upstream.url] }],

@@ -81,8 +81,8 @@ const manners = {
     answer.socket.end('zz\r\nwhat\r\n');
   },
   async extra_bytes(answer) {
-    // In one piece with the end of the answer. What comes later, when the next request is on its way, cannot be
-    // told from that one's answer.
+    // In one piece with the end of the answer. What comes later, when the next request is on its way, cannot
+    // be told from that one's answer.
     answer.socket.cork();
     await answer.whole(0);
     answer.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil');
