@@ -17,7 +17,7 @@ constexpr std::uint32_t kMissesUntilForgotten =
 
 void PrefixIndex::sync(const PoolView& pool) {
   const std::size_t slots = pool.identity.size();
-  if (stride_ < std::min(kHoldersMax, slots)) allocate(slots);
+  if (stride_ < std::min(kHoldersMax, slots)) divide(slots);
   workers_.resize(slots);
   for (Slot slot = 0; slot < slots; ++slot) {
     Worker& worker = workers_[slot];
@@ -27,12 +27,14 @@ void PrefixIndex::sync(const PoolView& pool) {
   }
 }
 
-void PrefixIndex::allocate(std::size_t slots) {
+void PrefixIndex::divide(std::size_t slots) {
+  if (stride_ != 0) memory_.clear();
   stride_ = std::clamp<std::size_t>(std::bit_ceil(slots), 4, kHoldersMax);
   const std::size_t set = sizeof(Set) + kWays * sizeof(Holder) * stride_;
   const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / set));
-  sets_.assign(sets, {});
-  holders_.assign(sets * kWays * stride_, {});
+  auto* const begin = reinterpret_cast<Set*>(memory_.data());
+  sets_ = {begin, sets};
+  holders_ = {reinterpret_cast<Holder*>(begin + sets), sets * kWays * stride_};
 }
 
 std::uint32_t PrefixIndex::blocks_at(std::uint32_t position) {

@@ -30,11 +30,12 @@ struct KnownText {
 /// eviction of the least recently used is a window of that time; its width is learned from what the worker
 /// reports. A worker that has a block has all before it, which makes the longest match a binary search.
 /// Blocks not used for longest are forgotten first, and of a block that very many workers have, those who
-/// used it longest ago. Owned by a policy; allocates only when the pool grows, which may forget everything.
+/// used it longest ago. Owned by a policy; all memory is taken at once, and when the pool grows everything
+/// may be forgotten.
 class PrefixIndex {
  public:
   /// `bytes`: of all memory used for blocks.
-  explicit PrefixIndex(std::size_t bytes) : bytes_(bytes) {}
+  explicit PrefixIndex(std::size_t bytes) : bytes_(bytes), memory_(bytes) {}
 
   /// To be called when the pool has changed.
   void sync(const PoolView& pool);
@@ -97,18 +98,15 @@ class PrefixIndex {
   static std::uint32_t blocks_at(std::uint32_t position);  // positions from 1
   std::span<const std::uint64_t> thin(std::span<const std::uint64_t> prefix);
 
-  void allocate(std::size_t slots);
-  Set& set_of(std::uint64_t key) { return sets_[key & (sets_.size() - 1)]; }
+  void divide(std::size_t slots);
+  Set& set_of(std::uint64_t key) const { return sets_[key & (sets_.size() - 1)]; }
   std::size_t find(std::uint64_t key) const;  // capacity() if it is not there
   Continuation& continuation(std::size_t at) { return sets_[at / kWays].continuations[at % kWays]; }
   const Continuation& continuation(std::size_t at) const {
     return sets_[at / kWays].continuations[at % kWays];
   }
   Place place_for(std::uint64_t key);
-  std::span<Holder> holders(std::size_t at) { return std::span(holders_).subspan(at * stride_, stride_); }
-  std::span<const Holder> holders(std::size_t at) const {
-    return std::span(holders_).subspan(at * stride_, stride_);
-  }
+  std::span<Holder> holders(std::size_t at) const { return holders_.subspan(at * stride_, stride_); }
   bool holds(const Holder& holder) const;
   std::size_t count(std::size_t at) const;
   void assign(const Level& level, std::span<PrefixMatch> out) const;
@@ -117,12 +115,13 @@ class PrefixIndex {
   KnownText text_of(std::span<const std::uint64_t> prefix, std::uint32_t known, std::size_t at) const;
   void hold(const Place& place, Slot slot);
 
-  std::size_t bytes_;
+  std::size_t bytes_;            // of memory_, for blocks
   std::vector<Worker> workers_;  // [slots]
   std::size_t stride_ = 0;       // holders of a block there is room for
-  std::vector<Set, HugePages<Set>> sets_;
-  std::vector<Holder, HugePages<Holder>> holders_;                        // [sets x kWays x stride_]
-  std::uint32_t turns_ = 0;                                               // insertions
+  HugePages memory_;             // zeroes are an empty table
+  std::span<Set> sets_;          // a power of two
+  std::span<Holder> holders_;    // [sets x kWays x stride_]
+  std::uint32_t turns_ = 0;      // insertions
   std::array<std::uint64_t, kEveryBlock + 20 * kPerDoubling> thinned_{};  // scratch
 };
 
