@@ -30,7 +30,9 @@ namespace od = simdjson::ondemand;
 
 constexpr std::size_t kParserKept = 4 << 20;  // bytes of input the parser's memory may stay sized for
 constexpr std::size_t kPromptStartBytes =
-    1024;                            // of a plain prompt: what makes two prompts the same conversation
+    1024;  // of a plain prompt: what makes two prompts the same conversation
+/// Of the messages that do so: where these agree, the same worker is best anyway.
+constexpr std::size_t kFirstMessagesBytes = 64 << 10;
 constexpr double kTokensMax = 1e8;   // no model writes that much; a typo or an attack
 constexpr double kChoicesMax = 128;  // OpenAI's own limit of `n`
 
@@ -239,12 +241,13 @@ bool RequestInspector::Parser::check_message(od::value value, std::uint32_t dept
 }
 
 /// A conversation keeps its system prompt and first user message through all its turns: the hash covers the
-/// messages up to that one, or the start of a plain prompt.
+/// messages up to that one, as far as there are bytes for it, or the start of a plain prompt.
 void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_left, RequestFacts& facts) {
   const std::string_view first = value.raw_json_token();
   std::uint64_t hash = 0;
   if (first.starts_with('[') && depth_left > 0) {
     bool user_seen = false;
+    std::size_t bytes_left = kFirstMessagesBytes;
     od::array array = value.get_array();
     for (od::value element : array) {
       const std::string_view token = element.raw_json_token();
@@ -252,7 +255,9 @@ void RequestInspector::Parser::read_prompt(od::value value, std::uint32_t depth_
       if (user_seen) continue;
       user_seen = is_user;
       const char* end = document.current_location();
-      hash = hash_bytes(trimmed({token.data(), static_cast<std::size_t>(end - token.data())}), hash);
+      const std::string_view message = trimmed({token.data(), static_cast<std::size_t>(end - token.data())});
+      hash = hash_bytes(message.substr(0, bytes_left), hash);
+      bytes_left -= std::min(bytes_left, message.size());
     }
   } else {
     check_value(value, depth_left);

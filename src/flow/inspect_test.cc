@@ -56,6 +56,18 @@ TEST(Inspect, ConversationKeepsItsHashThroughItsTurns) {
   EXPECT_NE(first.facts.prompt_start_hash, other.facts.prompt_start_hash);
 }
 
+TEST(Inspect, HashesOfLongFirstMessagesGoByTheirBeginning) {
+  const auto hash = [](const std::string& system, const std::string& user) {
+    return inspect(R"({"model":"m","messages":[{"role":"system","content":")" + system +
+                   R"("},{"role":"user","content":")" + user + R"("}]})")
+        .facts.prompt_start_hash;
+  };
+  const std::string most(40'000, 'a'), rest(30'000, 'b');
+  EXPECT_NE(hash(most, rest), hash(most, "c" + rest));
+  EXPECT_EQ(hash(most, rest), hash(most, rest + "c"));
+  EXPECT_EQ(hash(most + rest, "x"), hash(most + rest, "y"));
+}
+
 TEST(Inspect, EscapedKeyIsTheSameKey) {
   EXPECT_EQ(inspect(R"({"mod\u0065l":"m"})").facts.model, "m");
   EXPECT_EQ(inspect(R"({"model":"a","mod\u0065l":"b"})").error->code, "duplicate_key");
