@@ -327,7 +327,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     const double seconds = prefill.slope * own.work;
     return {
         .wait = prefill.at(worker.waiting_work) - progress(worker, prefill, request.now),
-        .room = kRoomShare * static_cast<double>(worker.resident) * prefill.slope,
+        .room = kRoomShare * worker.resident * prefill.slope,
         .prefill = seconds,
         .decode = kDecodeShare * request.answer * decode.at(others + 1),
         .burden = kBurdenShare * (decoding * seconds + others * request.answer * decode.slope),
