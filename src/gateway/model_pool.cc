@@ -40,6 +40,9 @@ MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::s
                             {{"model", model}, {"worker", worker}})),
       drained(registry.gauge("heng_worker_drained", "1 if it was drained at run time, else 0",
                              {{"model", model}, {"worker", worker}})),
+      unasked(registry.counter("heng_worker_unasked_total",
+                               "How often it sent bytes that belong to no request",
+                               {{"model", model}, {"worker", worker}})),
       registry_(registry),
       model_(std::move(model)),
       worker_(std::move(worker)) {
@@ -299,6 +302,7 @@ void ModelPool::expose_gauges() {
     metrics.in_flight_limit.set(pool_.limit(slot));
     metrics.health.set(eligible ? 1 : 0);
     metrics.show(members_[slot].worker->health());
+    metrics.unasked.value = static_cast<double>(members_[slot].worker->origin().unasked());
     metrics.drained.set(pool_.is_drained(slot) ? 1 : 0);
   }
 }

@@ -43,6 +43,7 @@ class MemberMetrics {
   Gauge& in_flight_limit;
   Gauge& health;
   Gauge& drained;
+  Counter& unasked;
   std::array<Gauge*, 4> states{};          // [HealthState] 1 for the one it is in
   std::array<Counter*, kFaults> faults{};  // [Fault]
 

@@ -2,6 +2,7 @@
 #include "live/http_client.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <array>
 #include <cstring>
@@ -96,9 +97,6 @@ void ClientConnection::on_ready(FdWatch::Ready ready) {
     return transport_.tls() ? secure() : ask();
   }
   if (phase_ == Phase::securing) return secure();
-  // What came on an idle connection before the request had gone is not its answer.
-  const bool unasked = ready.read && reused_ && phase_ == Phase::waiting && begun_ == origin_.loop_.now();
-  if (unasked) return fail_exchange(Outcome::reset, "spoke without being asked");
   // TLS may want to read before it can write and the other way round.
   const bool unsent = observer_ != nullptr && sent_ < request_.head.size() + request_.body.size();
   if (unsent && (ready.write || transport_.tls()) && phase_ != Phase::connecting) write_request();
@@ -152,8 +150,20 @@ void ClientConnection::read_available(bool until_end) {
   }
 }
 
+/// Nothing has come since the last answer. Only now can that be told: what comes once the next request is on
+/// its way looks like the answer to it.
+bool ClientConnection::is_silent() {
+  char byte = 0;
+  const IoResult result = transport_.read(&byte, 1);
+  if (result.state == IoResult::State::ok) origin_.distrust();
+  return result.state == IoResult::State::blocked;
+}
+
 void ClientConnection::take(std::string_view bytes) {
-  if (observer_ == nullptr) return close();  // an idle server has nothing to say
+  if (observer_ == nullptr) {  // an idle server has nothing to say
+    origin_.distrust();
+    return close();
+  }
   last_read_ = origin_.loop_.now();
   if (phase_ == Phase::waiting) {
     if (in_.empty()) return take_head(bytes);
@@ -234,6 +244,7 @@ void ClientConnection::take_body(std::string_view bytes) {
   }
   deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
   if (complete_now) {
+    if (used != bytes.size()) origin_.distrust();
     complete(used == bytes.size());
   } else {
     observer_->on_response_body(pieces, false);
@@ -245,7 +256,7 @@ void ClientConnection::complete(bool reusable) {
   ResponseObserver* observer = std::exchange(observer_, nullptr);
   const bool all_sent = sent_ == request_.head.size() + request_.body.size();
   const Duration idle = origin_.options_.idle_timeout;
-  if (reusable && all_sent && keep_alive_ && idle > Duration(0)) {
+  if (reusable && all_sent && keep_alive_ && idle > Duration(0) && origin_.is_trusted()) {
     phase_ = Phase::idle;
     watch_.set_bulk(false);
     paused_ = false;
@@ -387,15 +398,33 @@ ClientConnection& HttpOrigin::new_connection() {
 
 ClientConnection& HttpOrigin::send(const RequestBytes& request, const ExchangeTimeouts& timeouts,
                                    ResponseObserver& observer) {
-  ClientConnection* connection = nullptr;
-  if (idle_.empty()) {
-    connection = &new_connection();
-  } else {
-    connection = idle_.back();
-    idle_.pop_back();
-  }
+  ClientConnection* connection = take_idle();
+  if (connection == nullptr) connection = &new_connection();
   connection->begin(request, timeouts, observer);
   return *connection;
+}
+
+ClientConnection* HttpOrigin::take_idle() {
+  while (!idle_.empty()) {
+    ClientConnection* last = idle_.back();
+    if (last->is_silent()) {
+      idle_.pop_back();
+      return last;
+    }
+    last->close();
+  }
+  return nullptr;
+}
+
+/// It has sent what nobody had asked for. Once such bytes come a little later they are the next client's
+/// answer, so for a while every request gets a connection of its own.
+void HttpOrigin::distrust() {
+  ++unasked_;
+  if (is_trusted())
+    spdlog::warn("worker {}:{} sends more than its answers: each request gets a connection of its own",
+                 options_.endpoint.host, options_.endpoint.port);
+  trusted_from_ = loop_.now() + options_.distrust;
+  drop_idle();
 }
 
 void HttpOrigin::drop_idle() {

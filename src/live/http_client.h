@@ -79,6 +79,7 @@ class ClientConnection {
   void ask();
   void write_request();
   void read_available(bool until_end);
+  bool is_silent();
   void take(std::string_view bytes);
   void take_head(std::string_view bytes);
   void take_body(std::string_view bytes);
@@ -124,6 +125,8 @@ class HttpOrigin {
     ClientTlsFiles tls_files;
     bool tls_verify = true;
     Duration idle_timeout = 60s;  // 0 = connections are not used again
+    /// From a server that has sent what belongs to no request, none is used again for that long.
+    Duration distrust = std::chrono::minutes(10);
     /// Asked about the very address that is then connected to; null = any will do.
     std::function<Result<void>(const SocketAddress&)> admit;
     HeadLimits head_limits{.head_bytes = 64 << 10, .header_count = 200, .target_bytes = 8 << 10};
@@ -150,11 +153,16 @@ class HttpOrigin {
     options_.head_limits = head_limits;
   }
   std::size_t idle_connections() const { return idle_.size(); }
+  /// How often it has sent bytes that belong to no request.
+  std::uint64_t unasked() const { return unasked_; }
   const Options& options() const { return options_; }
 
  private:
   friend class ClientConnection;
   ClientConnection& new_connection();
+  ClientConnection* take_idle();
+  bool is_trusted() const { return loop_.now() >= trusted_from_; }
+  void distrust();
   void sweep();
   void forget(ClientConnection& connection);
 
@@ -165,7 +173,9 @@ class HttpOrigin {
   Timer sweep_timer_;
   std::vector<std::unique_ptr<ClientConnection>> connections_;
   std::vector<ClientConnection*> idle_;  // last used last
-  HttpHead head_;                        // of the answer being taken
+  std::uint64_t unasked_ = 0;
+  Instant trusted_from_;
+  HttpHead head_;  // of the answer being taken
   std::vector<std::string_view> pieces_;
 };
 

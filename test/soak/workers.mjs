@@ -80,13 +80,14 @@ const manners = {
     await sleep(5);
     answer.socket.end('zz\r\nwhat\r\n');
   },
+  /// In one piece with the answer. What comes later, when the next request is on its way, cannot be told from
+  /// that one's answer.
   async extra_bytes(answer) {
-    // In one piece with the end of the answer. What comes later, when the next request is on its way, cannot
-    // be told from that one's answer.
-    answer.socket.cork();
-    await answer.whole(0);
-    answer.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil');
-    answer.socket.uncork();
+    const body = answer.pieces().join('');
+    const fields = `Content-Type: ${answer.type()}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`;
+    answer.socket.write(
+      `HTTP/1.1 200 OK\r\n${fields}\r\n${body}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`,
+    );
   },
   async error_500(answer) {
     answer.error(500);
@@ -111,29 +112,33 @@ class Answer {
     this.body = body;
     this.words = words(body.messages?.[0]?.content ?? '');
   }
+  type() {
+    return this.body.stream ? 'text/event-stream' : 'application/json';
+  }
   begin() {
-    this.response.writeHead(200, {
-      'content-type': this.body.stream ? 'text/event-stream' : 'application/json',
-    });
+    this.response.writeHead(200, { 'content-type': this.type() });
   }
   error(status) {
     this.response.writeHead(status, { 'content-type': 'application/json', 'retry-after': '1' });
     this.response.end(JSON.stringify({ error: { message: 'a joke', type: 'server_error', code: null } }));
   }
+  /// The pieces of the whole answer, or the one if it is not streamed.
+  pieces() {
+    if (this.body.stream) {
+      return [...this.words.map(word => chunk(word)), `${chunk('', 'stop')}data: [DONE]\n\n`];
+    }
+    const message = { content: this.words.join('') };
+    return [JSON.stringify({ choices: [{ index: 0, message, finish_reason: 'stop' }] })];
+  }
   async whole(pauseMs) {
     this.begin();
-    if (!this.body.stream) {
-      const content = this.words.join('');
-      return this.response.end(
-        JSON.stringify({ choices: [{ index: 0, message: { content }, finish_reason: 'stop' }] }),
-      );
-    }
-    for (const word of this.words) {
+    const pieces = this.pieces();
+    for (const piece of pieces.slice(0, -1)) {
       if (this.socket.destroyed) return;
-      this.response.write(chunk(word));
+      this.response.write(piece);
       await sleep(pauseMs);
     }
-    this.response.end(`${chunk('', 'stop')}data: [DONE]\n\n`);
+    this.response.end(pieces.at(-1));
   }
 }
 
