@@ -169,6 +169,25 @@ describe('clients over https', () => {
   const ask = (gateway, options) =>
     request(`https://127.0.0.1:${gateway.port}/v1/chat/completions`, { body: chat('m'), tls: options });
 
+  /// Clients who ask without a pause, half of them on kept connections. A request that fails fails `stop`.
+  function startLoad(gateway) {
+    const agent = new https.Agent({ keepAlive: true, maxSockets: 4, ...trusting('ca') });
+    let running = true,
+      answered = 0;
+    const all = Array.from({ length: 8 }, async (_, i) => {
+      while (running) {
+        assert.equal((await ask(gateway, i % 2 ? { agent } : trusting('ca'))).status, 200);
+        ++answered;
+      }
+    });
+    const goesOn = (before = answered) => until('load goes on', () => answered > before + 40);
+    const stop = async () => {
+      running = false;
+      await Promise.all(all).finally(() => agent.destroy());
+    };
+    return { goesOn, stop };
+  }
+
   /// `fetch` that trusts our authority.
   const trustingFetch = async (url, init) => {
     const outgoing = https.request(url, {
@@ -232,15 +251,7 @@ describe('clients over https', () => {
         });
         socket.on('error', reject);
       });
-    const agent = new https.Agent({ keepAlive: true, maxSockets: 4, ...trusting('ca') });
-    let running = true,
-      answered = 0;
-    const load = Array.from({ length: 8 }, async (_, i) => {
-      while (running) {
-        assert.equal((await ask(gateway, i % 2 ? { agent } : trusting('ca'))).status, 200);
-        ++answered;
-      }
-    });
+    const load = startLoad(gateway);
     const first = await serial();
     issue('renewed', 'ca'); // the same files
     assert.equal(await serial(), first, 'read before it was asked to');
@@ -253,11 +264,24 @@ describe('clients over https', () => {
     assert.equal(reload.code, 3, reload.stderr);
     assert.match(reload.stderr, /renewed\.crt/);
     assert.equal(await serial(), second, 'the one before stays');
-    const before = answered;
-    await until('load goes on', () => answered > before + 8);
-    running = false;
-    await Promise.all(load);
-    agent.destroy();
+    await load.goesOn();
+    await load.stop();
+  });
+
+  it('a hand-over loses no request of theirs', { timeout: 60_000 }, async t => {
+    const gateway = await startGateway({ pools, tls: issue('server', 'ca'), timeouts: { drain: '5s' } });
+    const load = startLoad(gateway);
+    let successor;
+    t.after(() => successor && process.kill(successor, 'SIGTERM'));
+    for (let round = 0; round < 3; ++round) {
+      await load.goesOn();
+      const { code, stdout, stderr } = await gateway.heng('handover');
+      assert.equal(code, 0, stderr);
+      successor = Number(/process (\d+)/.exec(stdout)[1]);
+    }
+    await load.goesOn();
+    await load.stop();
+    assert.equal(await gateway.program.waitForEnd(), 0);
   });
 
   it('the admin API too, where that is wanted', async () => {

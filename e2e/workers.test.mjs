@@ -9,6 +9,7 @@ import { before, describe, it } from 'node:test';
 import {
   assertApiError,
   chat,
+  freePort,
   gate,
   postBytes,
   scratch,
@@ -256,8 +257,9 @@ describe('workers at run time', () => {
 /// Answers A queries out of `records` {name: [addresses]}; others do not exist. `silent` answers nothing.
 async function startDns() {
   const socket = dgram.createSocket('udp4');
-  const dns = { records: {}, silent: false, broken: false };
+  const dns = { records: {}, queries: 0, silent: false, broken: false };
   socket.on('message', (query, peer) => {
+    ++dns.queries;
     if (dns.silent) return;
     const labels = [];
     let at = 12;
@@ -284,6 +286,42 @@ async function startDns() {
   dns.server = `127.0.0.1:${socket.address().port}`;
   return dns;
 }
+
+describe('a name with several addresses', () => {
+  let dns, port;
+  const start = (host, config) =>
+    startGateway({
+      dns_server: dns.server,
+      health: { interval: '100ms' },
+      pools: [{ model: 'm', workers: [`http://${host}:${port}`] }],
+      ...config,
+    });
+  before(async () => {
+    dns = await startDns();
+    port = await freePort();
+  });
+
+  it('is asked at the one where somebody listens, also after that one was gone', async () => {
+    dns.records['two.example.com'] = ['127.0.0.2', '127.0.0.1'];
+    let upstream = await startUpstream(undefined, { port }); // on 127.0.0.1
+    const gateway = await start('two.example.com', { timeouts: { worker_idle: '0s' } });
+    for (let i = 0; i < 10; ++i) assert.equal((await ask(gateway)).status, 200);
+    await upstream.close();
+    await until('it is out', async () => (await ask(gateway)).status === 503);
+    upstream = await startUpstream(undefined, { port });
+    await until('it is back', async () => (await ask(gateway)).status === 200);
+    for (let i = 0; i < 10; ++i) assert.equal((await ask(gateway)).status, 200);
+  });
+
+  it('is looked up once for all who ask meanwhile', async () => {
+    dns.records['crowd.example.com'] = ['127.0.0.1'];
+    const gateway = await start('crowd.example.com', { health: { interval: '1h' } });
+    const before = dns.queries;
+    const answers = await Promise.all(Array.from({ length: 50 }, () => ask(gateway)));
+    assert.ok(answers.every(({ status }) => status === 200));
+    assert.ok(dns.queries - before <= 4, `${dns.queries - before} queries`);
+  });
+});
 
 describe('a new worker may not be just anywhere', () => {
   let dns, gateway, upstream;

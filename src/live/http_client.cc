@@ -61,40 +61,59 @@ void ClientConnection::connect() {
   phase_ = Phase::resolving;
   // The connection is deleted only through forget(), and a resolver answers once: an index in a table would
   // not do.
-  origin_.resolver_.resolve(origin_.options_.endpoint, [this, alive = std::weak_ptr<bool>(alive_)](
-                                                           const auto& address) {
-    if (alive.expired() || phase_ != Phase::resolving) return;
-    if (!address) return fail_exchange(Outcome::refused, address.error().message);
-    const Result<void> admitted = origin_.options_.admit ? origin_.options_.admit(*address) : Result<void>();
-    if (!admitted) return fail_exchange(Outcome::refused, admitted.error().message);
-    const Result<int> fd = tcp_connect(*address);
-    if (!fd) {
-      const bool our_own = fd.error().code == ErrorCode::unavailable;
-      return fail_exchange(our_own ? Outcome::canceled : Outcome::refused, fd.error().message);
-    }
-    transport_ = Transport(*fd);
-    if (origin_.options_.tls) {
-      if (!origin_.tls_) return fail_exchange(Outcome::refused, "its TLS files could not be loaded");
-      const auto started =
-          transport_.start_tls(*origin_.tls_, origin_.options_.endpoint.host, origin_.options_.tls_verify);
-      if (!started) return fail_exchange(Outcome::protocol, started.error().message);
-    }
-    phase_ = Phase::connecting;
-    watch_.start(
-        origin_.loop_, *fd,
-        [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); },
-        this);
-    // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
-    if (tcp_connected(*fd)) transport_.tls() ? secure() : ask();
-  });
+  origin_.resolver_.resolve(origin_.options_.endpoint,
+                            [this, alive = std::weak_ptr<bool>(alive_)](const auto& address) {
+                              if (alive.expired() || phase_ != Phase::resolving) return;
+                              if (!address) return fail_exchange(Outcome::refused, address.error().message);
+                              connect_to(*address);
+                            });
+}
+
+void ClientConnection::connect_to(const SocketAddress& address) {
+  const HttpOrigin::Options& options = origin_.options_;
+  const Result<void> admitted = options.admit ? options.admit(address) : Result<void>();
+  if (!admitted) return fail_exchange(Outcome::refused, admitted.error().message);
+  address_ = address;
+  const Result<int> fd = tcp_connect(address);
+  if (!fd) {
+    if (fd.error().code != ErrorCode::unavailable) return fail_to_connect(fd.error().message);
+    return fail_exchange(Outcome::canceled, fd.error().message);  // our own want
+  }
+  transport_ = Transport(*fd);
+  if (options.tls) {
+    if (!origin_.tls_) return fail_exchange(Outcome::refused, "its TLS files could not be loaded");
+    const auto started = transport_.start_tls(*origin_.tls_, options.endpoint.host, options.tls_verify);
+    if (!started) return fail_exchange(Outcome::protocol, started.error().message);
+  }
+  phase_ = Phase::connecting;
+  watch_.start(
+      origin_.loop_, *fd,
+      [](void* self, FdWatch::Ready ready) { static_cast<ClientConnection*>(self)->on_ready(ready); }, this);
+  // On loopback the handshake is over already: do not let the request wait for a turn of a busy loop.
+  if (tcp_connected(*fd)) connected();
+}
+
+void ClientConnection::connected() {
+  origin_.resolver_.prefer(origin_.options_.endpoint, address_);
+  address_ = {};
+  transport_.tls() ? secure() : ask();
+}
+
+/// A name like `localhost` may have an address at which nobody listens beside the one that is meant.
+void ClientConnection::fail_to_connect(std::string message) {
+  if (!origin_.resolver_.avoid(origin_.options_.endpoint, address_))
+    return fail_exchange(Outcome::refused, std::move(message));
+  watch_.stop();
+  transport_.close();
+  connect();
 }
 
 void ClientConnection::on_ready(FdWatch::Ready ready) {
   if (phase_ == Phase::connecting && ready.write) {
     if (const int error = socket_error(transport_.fd()); error != 0) {
-      return fail_exchange(Outcome::refused, fmt::format("connect: {}", std::strerror(error)));
+      return fail_to_connect(fmt::format("connect: {}", std::strerror(error)));
     }
-    return transport_.tls() ? secure() : ask();
+    return connected();
   }
   if (phase_ == Phase::securing) return secure();
   // TLS may want to read before it can write and the other way round.
@@ -358,6 +377,7 @@ void ClientConnection::expire(Instant now) {
     case Phase::resolving:
       return fail_exchange(Outcome::timeout, "name look-up timed out");
     case Phase::connecting:
+      origin_.resolver_.avoid(origin_.options_.endpoint, address_);  // for the next attempt
       return fail_exchange(Outcome::timeout, "connect timed out");
     case Phase::securing:
       return fail_exchange(Outcome::timeout, "the TLS handshake timed out");

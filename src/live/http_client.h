@@ -74,6 +74,9 @@ class ClientConnection {
   explicit ClientConnection(HttpOrigin& origin);
   void begin(const RequestBytes& request, const ExchangeTimeouts& timeouts, ResponseObserver& observer);
   void connect();
+  void connect_to(const SocketAddress& address);
+  void connected();
+  void fail_to_connect(std::string message);
   void on_ready(FdWatch::Ready ready);
   void secure();
   void ask();
@@ -91,6 +94,7 @@ class ClientConnection {
 
   HttpOrigin& origin_;
   Transport transport_;
+  SocketAddress address_;  // while connecting
   FdWatch watch_;
   std::size_t index_ = 0;  // in the origin's table
   Phase phase_ = Phase::resolving;

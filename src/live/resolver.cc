@@ -5,17 +5,19 @@
 #include <event2/util.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace heng {
 
 namespace {
-constexpr Duration kKept =
-    30s;  // resolvers do not tell us the time to live; half a minute follows most changes
-}
+// Resolvers do not tell us the time to live; half a minute follows most changes.
+constexpr Duration kKept = 30s;
+constexpr Duration kAvoided = std::chrono::minutes(5);
+}  // namespace
 
 struct Resolver::Query {
   Resolver* resolver;
-  Endpoint endpoint;
-  AllCallback callback;
+  Key key;
 };
 
 Resolver::Resolver(Loop& loop) : loop_(loop) {}
@@ -50,13 +52,55 @@ void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
   if (const Result<SocketAddress> numeric = numeric_address(endpoint)) return callback(*numeric);
   if (const auto found = known_.find({endpoint.host, endpoint.port});
       found != known_.end() && loop_.now() < found->second.expires) {
-    Known& known = found->second;
-    return callback(known.addresses[known.next++ % known.addresses.size()]);
+    return callback(next_of(found->second));
   }
-  look_up(endpoint, [callback = std::move(callback)](const Result<std::vector<SocketAddress>>& found) {
+  look_up(endpoint, [this, key = Key(endpoint.host, endpoint.port),
+                     callback = std::move(callback)](const Result<std::vector<SocketAddress>>& found) {
     if (!found) return callback(std::unexpected(found.error()));
-    callback(found->front());
+    callback(next_of(known_[key]));
   });
+}
+
+const SocketAddress& Resolver::next_of(Known& known) {
+  const std::size_t count = known.addresses.size();
+  HENG_ASSERT(count > 0);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Address& each = known.addresses[known.next++ % count];
+    if (loop_.now() >= each.avoided_until) return each.address;
+  }
+  return known.addresses[known.next++ % count].address;
+}
+
+bool Resolver::avoid(const Endpoint& endpoint, const SocketAddress& address) {
+  const auto found = known_.find({endpoint.host, endpoint.port});
+  if (found == known_.end()) return false;
+  bool others = false;
+  for (Address& each : found->second.addresses) {
+    if (each.address == address) each.avoided_until = loop_.now() + kAvoided;
+    others = others || loop_.now() >= each.avoided_until;
+  }
+  return others;
+}
+
+void Resolver::prefer(const Endpoint& endpoint, const SocketAddress& address) {
+  const auto found = known_.find({endpoint.host, endpoint.port});
+  if (found == known_.end()) return;
+  for (Address& each : found->second.addresses) {
+    if (each.address == address) each.avoided_until = {};
+  }
+}
+
+/// What is avoided stays so.
+void Resolver::take(const Key& key, std::vector<SocketAddress> found) {
+  Known& known = known_[key];
+  const std::vector<Address> before = std::move(known.addresses);
+  known.addresses.clear();
+  for (SocketAddress& address : found) {
+    const auto same = std::ranges::find(before, address, &Address::address);
+    known.addresses.push_back({std::move(address), same == before.end() ? Instant() : same->avoided_until});
+  }
+  known.next = 0;
+  known.expires = loop_.now() + kKept;
 }
 
 void Resolver::look_up(const Endpoint& endpoint, AllCallback callback) {
@@ -68,30 +112,32 @@ void Resolver::look_up(const Endpoint& endpoint, AllCallback callback) {
   evutil_addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = EVUTIL_AI_ADDRCONFIG;
-  auto* query = new Query{this, endpoint, std::move(callback)};
+  const Key key(endpoint.host, endpoint.port);
+  std::vector<AllCallback>& asking = asked_[key];
+  asking.push_back(std::move(callback));
+  if (asking.size() > 1) return;
   evdns_getaddrinfo(
       dns_, endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints,
-      [](int code, evutil_addrinfo* found, void* context) {
-        const std::unique_ptr<Query> done(static_cast<Query*>(context));
+      [](int code, evutil_addrinfo* answer, void* context) {
+        const std::unique_ptr<Query> query(static_cast<Query*>(context));
         if (code == EVUTIL_EAI_CANCEL) return;
-        if (code != 0 || found == nullptr) {
-          return done->callback(
-              fail(ErrorCode::not_found,
-                   fmt::format("cannot resolve '{}': {}", done->endpoint.host, evutil_gai_strerror(code))));
+        Resolver& resolver = *query->resolver;
+        Result<std::vector<SocketAddress>> found =
+            fail(ErrorCode::not_found,
+                 fmt::format("cannot resolve '{}': {}", query->key.first, evutil_gai_strerror(code)));
+        if (code == 0 && answer != nullptr) {
+          found.emplace();
+          for (const evutil_addrinfo* each = answer; each != nullptr; each = each->ai_next) {
+            const char* bytes = reinterpret_cast<const char*>(each->ai_addr);
+            found->push_back({std::vector<char>(bytes, bytes + each->ai_addrlen)});
+          }
+          evutil_freeaddrinfo(answer);
+          resolver.take(query->key, *found);
         }
-        Known known;
-        for (const evutil_addrinfo* each = found; each != nullptr; each = each->ai_next) {
-          const char* bytes = reinterpret_cast<const char*>(each->ai_addr);
-          known.addresses.push_back({std::vector<char>(bytes, bytes + each->ai_addrlen)});
-        }
-        evutil_freeaddrinfo(found);
-        known.next = 1;
-        known.expires = done->resolver->loop_.now() + kKept;
-        const std::vector<SocketAddress> addresses = known.addresses;
-        done->resolver->known_[{done->endpoint.host, done->endpoint.port}] = std::move(known);
-        done->callback(addresses);
+        const auto waiting = resolver.asked_.extract(query->key);
+        for (const AllCallback& told : waiting.mapped()) told(found);
       },
-      query);
+      new Query{this, key});
 }
 
 }  // namespace heng

@@ -30,27 +30,40 @@ class Resolver {
   void set_server(const std::optional<Endpoint>& server);
 
   using Callback = std::function<void(const Result<SocketAddress>&)>;
-  /// The next of the host's addresses, in turn. Calls back at once for numeric and known hosts, else later.
-  /// The caller must outlive the answer or guard its callback.
+  /// The next of the host's addresses, in turn, without those avoided if there are others. Calls back at once
+  /// for numeric and known hosts, else later. The caller must outlive the answer or guard its callback.
   void resolve(const Endpoint& endpoint, Callback callback);
+  /// Nobody answers at this address of the host: resolve() leaves it out for a while. False if it knows no
+  /// other to try instead.
+  bool avoid(const Endpoint& endpoint, const SocketAddress& address);
+  /// Somebody does answer there.
+  void prefer(const Endpoint& endpoint, const SocketAddress& address);
   using AllCallback = std::function<void(const Result<std::vector<SocketAddress>>&)>;
   /// All of the host's addresses, at least one, asked for anew. Otherwise as resolve(), which then goes by
   /// them.
   void look_up(const Endpoint& endpoint, AllCallback callback);
 
  private:
+  using Key = std::pair<std::string, std::uint16_t>;
+  struct Address {
+    SocketAddress address;
+    Instant avoided_until;
+  };
   struct Known {
-    std::vector<SocketAddress> addresses;
+    std::vector<Address> addresses;
     std::size_t next = 0;
     Instant expires;
   };
   struct Query;
   void choose_servers();
+  const SocketAddress& next_of(Known& known);
+  void take(const Key& key, std::vector<SocketAddress> found);
 
   Loop& loop_;
   std::optional<Endpoint> server_;
   evdns_base* dns_ = nullptr;
-  std::map<std::pair<std::string, std::uint16_t>, Known> known_;
+  std::map<Key, Known> known_;
+  std::map<Key, std::vector<AllCallback>> asked_;  // whoever asks meanwhile shares the answer
 };
 
 }  // namespace heng

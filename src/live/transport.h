@@ -78,6 +78,7 @@ struct SocketAddress {
   bool is_unix() const;
   /// The same for all addresses of one machine: IPv4 whole, of IPv6 the network; 0 for loopback and Unix.
   std::uint64_t source() const;
+  bool operator==(const SocketAddress&) const = default;
 };
 
 /// Numeric addresses only; anything else fails and wants Resolver.
