@@ -53,9 +53,17 @@ bool for_each_backslash(std::string_view text, Use use) {
   std::size_t at = 0;
 #ifdef __SSE2__
   const __m128i backslash = _mm_set1_epi8('\\');
-  for (; at + 16 <= text.size(); at += 16) {
-    const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
-    auto mask = static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(block, backslash)));
+  for (; at + 64 <= text.size(); at += 64) {
+    __m128i is[4];
+    for (std::size_t i = 0; i < 4; ++i) {
+      const char* const from = text.data() + at + 16 * i;
+      is[i] = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), backslash);
+    }
+    if (_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(is[0], is[1]), _mm_or_si128(is[2], is[3]))) == 0)
+      continue;
+    std::uint64_t mask = 0;
+    for (std::size_t i = 0; i < 4; ++i)
+      mask |= static_cast<std::uint64_t>(_mm_movemask_epi8(is[i])) << (16 * i);
     for (; mask != 0; mask &= mask - 1) {
       if (!use(at + static_cast<unsigned>(std::countr_zero(mask)))) return false;
     }

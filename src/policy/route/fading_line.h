@@ -48,7 +48,7 @@ class FadingLine {
   }
 
  private:
-  static constexpr double kTiny = 1e-300;
+  static constexpr double kTiny = 1e-30;  // its inverse, multiplied by others like it, must not overflow
   double count_ = 0, ratio_ = 0;
   double w_ = 0, wx_ = 0, wy_ = 0, wxx_ = 0, wxy_ = 0;
 };

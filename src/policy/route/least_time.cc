@@ -72,6 +72,7 @@ struct alignas(64) Worker {
 
 /// Where a worker stands among those that may be a text's home.
 struct Address {
+  std::uint64_t identity = 0;
   std::uint64_t hash = 0;  // equal on all gateways
   double slowness = 1;  // beside the pool, in steps that gateways agree on though their measurements differ
 };
@@ -202,10 +203,11 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     index_.sync(pool);
     matches_.resize(workers_.size());
     matched_ = 0;
-    addresses_.assign(workers_.size(), {});
+    addresses_.resize(workers_.size());
     for (Slot slot = 0; slot < workers_.size(); ++slot) {
-      addresses_[slot].hash = mix(pool.identity[slot]);
-      refit(slot);
+      Address& address = addresses_[slot];
+      if (address.identity != pool.identity[slot])
+        address = {.identity = pool.identity[slot], .hash = mix(pool.identity[slot])};
     }
   }
 

@@ -31,7 +31,7 @@ void PrefixIndex::divide(std::size_t slots) {
   if (stride_ != 0) memory_.clear();
   stride_ = std::clamp<std::size_t>(std::bit_ceil(slots), 4, kHoldersMax);
   const std::size_t set = sizeof(Set) + kWays * sizeof(Holder) * stride_;
-  const std::size_t sets = std::bit_floor(std::max<std::size_t>(1, bytes_ / set));
+  const std::size_t sets = std::max<std::size_t>(1, bytes_ / set);
   auto* const begin = reinterpret_cast<Set*>(memory_.data());
   sets_ = {begin, sets};
   holders_ = {reinterpret_cast<Holder*>(begin + sets), sets * kWays * stride_};
@@ -56,9 +56,9 @@ std::span<const std::uint64_t> PrefixIndex::thin(std::span<const std::uint64_t> 
 }
 
 std::size_t PrefixIndex::find(std::uint64_t key) const {
-  const std::size_t set = key & (sets_.size() - 1);
+  const Set& set = set_of(key);
   for (std::size_t way = 0; way < kWays; ++way) {
-    if (sets_[set].keys[way] == key) return set * kWays + way;
+    if (set.keys[way] == key) return static_cast<std::size_t>(&set - sets_.data()) * kWays + way;
   }
   return capacity();
 }
@@ -85,7 +85,8 @@ PrefixIndex::Place PrefixIndex::place_for(std::uint64_t key) {
 bool PrefixIndex::holds(const Holder& holder) const {
   if (holder.stamp == 0) return false;
   const Worker& worker = workers_[holder.slot];
-  return holder.stamp > worker.forgotten && worker.clock - holder.stamp < worker.window;
+  const std::uint32_t age = worker.clock - holder.stamp;  // the clock may go round
+  return age < worker.clock - worker.forgotten && age < worker.window;
 }
 
 std::size_t PrefixIndex::count(std::size_t at) const {
@@ -197,6 +198,7 @@ void PrefixIndex::insert(std::span<const std::uint64_t> whole, Slot slot, std::u
   Worker& worker = workers_[slot];
   const auto taken = static_cast<std::uint32_t>(whole.size());
   worker.clock += taken - std::min(had, taken);
+  if (worker.clock - worker.forgotten > kUnlimited) worker.forgotten = worker.clock - kUnlimited;
   const std::span<const std::uint64_t> prefix = thin(whole);
   const auto blocks = static_cast<std::uint32_t>(prefix.size());
   ++turns_;
@@ -229,12 +231,15 @@ void PrefixIndex::insert(std::span<const std::uint64_t> whole, Slot slot, std::u
 void PrefixIndex::learn(Slot slot, const PrefixMatch& expected, std::uint32_t actual_blocks) {
   Worker& worker = workers_[slot];
   if (expected.blocks == 0) return;
-  // Much younger than what it usually keeps, and all gone: it was started anew. Once may be chance.
-  if (actual_blocks == 0 && worker.window != kUnlimited && expected.age < worker.window / 2) {
+  // All gone, and much younger than what it usually keeps. Once may be chance, or another prompt than it
+  // seemed; again and again it was started anew, or this is what it keeps.
+  if (actual_blocks == 0 && expected.age < worker.window / 2) {
     if (++worker.misses < kMissesUntilForgotten) return;
-    worker.forgotten = worker.clock;
-    worker.misses = 0;
-    return;
+    if (worker.window != kUnlimited) {
+      worker.forgotten = worker.clock;
+      worker.misses = 0;
+      return;
+    }
   }
   worker.misses = 0;
   // The window's edge is where hits turn into misses: it moves a fifth of the way towards each surprise, and
@@ -245,7 +250,7 @@ void PrefixIndex::learn(Slot slot, const PrefixMatch& expected, std::uint32_t ac
     worker.window =
         std::max(16U, from - std::min(from, (from - std::min(from, expected.age)) / 5 + from / 50));
   } else if (worker.window != kUnlimited) {
-    worker.window += worker.window / 400 + 1;
+    worker.window = std::min(kUnlimited, worker.window + worker.window / 400 + 1);
   }
 }
 

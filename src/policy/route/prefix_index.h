@@ -99,7 +99,8 @@ class PrefixIndex {
   std::span<const std::uint64_t> thin(std::span<const std::uint64_t> prefix);
 
   void divide(std::size_t slots);
-  Set& set_of(std::uint64_t key) const { return sets_[key & (sets_.size() - 1)]; }
+  /// By the upper half of the hash (Lemire 2019): any number of sets will do.
+  Set& set_of(std::uint64_t key) const { return sets_[(key >> 32) * sets_.size() >> 32]; }
   std::size_t find(std::uint64_t key) const;  // capacity() if it is not there
   Continuation& continuation(std::size_t at) { return sets_[at / kWays].continuations[at % kWays]; }
   const Continuation& continuation(std::size_t at) const {
@@ -119,9 +120,9 @@ class PrefixIndex {
   std::vector<Worker> workers_;  // [slots]
   std::size_t stride_ = 0;       // holders of a block there is room for
   HugePages memory_;             // zeroes are an empty table
-  std::span<Set> sets_;          // a power of two
-  std::span<Holder> holders_;    // [sets x kWays x stride_]
-  std::uint32_t turns_ = 0;      // insertions
+  std::span<Set> sets_;
+  std::span<Holder> holders_;                                             // [sets x kWays x stride_]
+  std::uint32_t turns_ = 0;                                               // insertions
   std::array<std::uint64_t, kEveryBlock + 20 * kPerDoubling> thinned_{};  // scratch
 };
 

@@ -185,8 +185,11 @@ TEST(PrefixIndex, AWorkerThatWasStartedAnewIsForgotten) {
   index.sync(pool.view());
   std::vector<PrefixMatch> found(2);
   for (int i = 0; i < 100; ++i) index.insert(chain_of({i, 1, 2, 3}), 0, 0);
-  index.match(chain_of({0, 1, 2, 3}), found);
-  index.learn(0, found[0], 0);  // some are evicted
+  for (int i = 0; i < 3; ++i) {  // some are evicted; one alone would say nothing
+    index.match(chain_of({i, 1, 2, 3}), found);
+    EXPECT_EQ(found[0].blocks, 4U);
+    index.learn(0, found[0], 0);
+  }
   EXPECT_EQ(matches(index, chain_of({99, 1, 2, 3}), 2)[0], 4U);
   for (int i = 90; i < 93; ++i) {  // but none of so short ago
     index.match(chain_of({i, 1, 2, 3}), found);
