@@ -7,7 +7,7 @@ import http from 'node:http';
 import { before, describe, it } from 'node:test';
 import zlib from 'node:zlib';
 
-import { chat, gate, postBytes, startGateway, startUpstream, Wire } from './harness.mjs';
+import { chat, gate, postBytes, sleep, startGateway, startUpstream, Wire } from './harness.mjs';
 
 describe('relay', () => {
   let upstream, gateway, answer;
@@ -167,12 +167,13 @@ describe('relay', () => {
     assert.equal(next, events.length, 'no two events came together');
   });
 
-  it('the head of a stream before its first event', async () => {
-    const head = gate();
+  it('the head of a stream with its first event: before, another worker may still answer', async () => {
+    const [sent, first] = [gate(), gate()];
     answer = async (incoming, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.flushHeaders();
-      await head.promise;
+      sent.resolve();
+      await first.promise;
       response.end('data: [DONE]\n\n');
     };
     const outgoing = http.request(`${gateway.url}/v1/chat/completions`, {
@@ -180,8 +181,14 @@ describe('relay', () => {
       headers: { 'content-type': 'application/json' },
     });
     outgoing.end('{"model":"m","stream":true}');
-    const [incoming] = await once(outgoing, 'response', { signal: AbortSignal.timeout(5000) });
-    head.resolve();
+    let answered = false;
+    const response = once(outgoing, 'response', { signal: AbortSignal.timeout(5000) });
+    response.then(() => (answered = true));
+    await sent.promise;
+    await sleep(200);
+    assert.ok(!answered);
+    first.resolve();
+    const [incoming] = await response;
     assert.equal(Buffer.concat(await Array.fromAsync(incoming)).toString(), 'data: [DONE]\n\n');
   });
 

@@ -327,10 +327,9 @@ void Exchange::on_head(Attempt& attempt, const HttpHead& head) {
   // No attempt will follow: a long prompt need not stay in memory while its answer streams.
   if (attempt.connection()->request_sent()) request_.release();
   start_answer(head);
-  if (!event_stream_) note_first_byte(now);
+  note_first_byte(now);
 }
 
-/// Of an event stream this is its first event: vLLM and SGLang send the head before they compute anything.
 void Exchange::note_first_byte(Instant now) {
   Attempt& attempt = *current_;
   attempt.note_first_byte(view_, now);
@@ -374,7 +373,6 @@ void Exchange::start_answer(const HttpHead& head) {
 void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
   current_->worker().progress(now);
-  if (!current_->answered() && (!pieces.empty() || complete)) note_first_byte(now);
   if (bytes_out_ != 0 && !flowing_) {
     flowing_ = true;
     current_->worker().flowing(view_.id, outcome_of(status_), now);

@@ -18,7 +18,8 @@ constexpr double kTokenRatioStep = 0.05;   // how far one request moves the toke
 }  // namespace
 
 MemberMetrics::MemberMetrics(MetricRegistry& registry, std::string model, std::string worker)
-    : ttft(registry.histogram("heng_ttft_seconds", "Time from choosing a worker to its first byte",
+    : ttft(registry.histogram("heng_ttft_seconds",
+                              "Time from choosing a worker to its first byte, of a stream to its first event",
                               ttft_buckets(), {{"model", model}, {"worker", worker}})),
       inter_token(registry.histogram("heng_inter_token_seconds",
                                      "Time between two reads of a streamed answer", inter_token_buckets(),
@@ -302,7 +303,7 @@ void ModelPool::expose_gauges() {
     metrics.in_flight_limit.set(pool_.limit(slot));
     metrics.health.set(eligible ? 1 : 0);
     metrics.show(members_[slot].worker->health());
-    metrics.unasked.value = static_cast<double>(members_[slot].worker->origin().unasked());
+    metrics.unasked.value = static_cast<double>(members_[slot].worker->unasked());
     metrics.drained.set(pool_.is_drained(slot) ? 1 : 0);
   }
 }

@@ -54,6 +54,8 @@ class Worker {
   /// Reads the TLS files (again); a problem is logged, and what was loaded before stays.
   void load_tls();
   HttpOrigin& origin() { return origin_; }
+  /// How often it has sent bytes that belong to no request, nor to a probe.
+  std::uint64_t unasked() const { return origin_.unasked() + own_origin_.unasked(); }
   const WorkerHealth& health() const { return health_; }
   std::uint64_t identity() const { return identity_; }  // hash of the URL
   /// "Host: ...\r\n" and, with an API key, "Authorization: Bearer ...\r\n".

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kInterimMax = 8;      // 1xx answers before the real one
 constexpr Duration kStaleMax = 1s;  // a reused connection that ends later than this ended over the request
-constexpr Duration kQuiet = 1s;     // no byte in the middle of an answer: is the connection still there?
+constexpr Duration kSweepEvery = 100ms;
+constexpr Duration kQuiet = 1s;  // no byte in the middle of an answer: is the connection still there?
 
 }  // namespace
 
@@ -30,6 +31,7 @@ void ClientConnection::begin(const RequestBytes& request, const ExchangeTimeouts
   observer_ = &observer;
   sent_ = 0;
   interim_responses_ = 0;
+  addresses_tried_ = 0;
   paused_ = false;
   begun_ = origin_.loop_.now();
   if (!reused_) {
@@ -101,7 +103,7 @@ void ClientConnection::connected() {
 
 /// A name like `localhost` may have an address at which nobody listens beside the one that is meant.
 void ClientConnection::fail_to_connect(std::string message) {
-  if (!origin_.resolver_.avoid(origin_.options_.endpoint, address_))
+  if (++addresses_tried_ >= origin_.resolver_.avoid(origin_.options_.endpoint, address_))
     return fail_exchange(Outcome::refused, std::move(message));
   watch_.stop();
   transport_.close();
@@ -117,7 +119,7 @@ void ClientConnection::on_ready(FdWatch::Ready ready) {
   }
   if (phase_ == Phase::securing) return secure();
   // TLS may want to read before it can write and the other way round.
-  const bool unsent = observer_ != nullptr && sent_ < request_.head.size() + request_.body.size();
+  const bool unsent = observer_ != nullptr && !request_sent();
   if (unsent && (ready.write || transport_.tls()) && phase_ != Phase::connecting) write_request();
   if (ready.read && phase_ != Phase::closed && phase_ != Phase::connecting) read_available(ready.closed);
 }
@@ -207,6 +209,7 @@ void ClientConnection::take_head(std::string_view bytes) {
     const auto error = parse_response_head(bytes.substr(0, scan.size), origin_.options_.head_limits,
                                            request_.head_request, head, parser_);
     if (error) return fail_exchange(Outcome::protocol, error->message);
+    const std::string_view head_bytes = bytes.substr(0, scan.size);
     bytes.remove_prefix(scan.size);
     if (head.status < 200) {
       if (head.status == 101 || ++interim_responses_ > kInterimMax) {
@@ -216,16 +219,33 @@ void ClientConnection::take_head(std::string_view bytes) {
       continue;
     }
     phase_ = Phase::answering;
-    watch_.set_bulk(true);
+    head_told_ = false;
     keep_alive_ = keep_alive_ && head.keep_alive;
     framing_ = head.framing;
     remaining_ = head.content_length;
     wire_bytes_ = payload_bytes_ = 0;
-    observer_->on_response_head(head);
-    // No other round: the observer may have begun the next exchange, and these bytes are not its answer.
-    if (phase_ == Phase::answering) take_body(bytes);
-    return;
+    take_body(bytes);
+    if (phase_ == Phase::answering && !head_told_) in_.append(head_bytes);
+    return;  // no other round: the observer may have begun the next exchange, and these bytes are not its
+             // answer
   }
+}
+
+/// Engines that stream send the head before they compute anything. Until there is something to read nothing
+/// has been answered: another worker may still do so.
+void ClientConnection::tell_head() {
+  head_told_ = true;
+  watch_.set_bulk(true);
+  HttpHead& head = origin_.head_;
+  Buffer kept;
+  if (!in_.empty()) {
+    kept.swap(in_);
+    llhttp_t parser;  // ours is in the body
+    const auto error =
+        parse_response_head(kept.view(), origin_.options_.head_limits, request_.head_request, head, parser);
+    HENG_ASSERT(!error);  // it has been parsed before
+  }
+  observer_->on_response_head(head);
 }
 
 void ClientConnection::take_body(std::string_view bytes) {
@@ -258,8 +278,13 @@ void ClientConnection::take_body(std::string_view bytes) {
       break;
     }
     case BodyFraming::until_close:
-      pieces.push_back(bytes);
+      if (!bytes.empty()) pieces.push_back(bytes);
       break;
+  }
+  if (!head_told_) {
+    if (pieces.empty() && !complete_now) return;
+    tell_head();
+    if (phase_ != Phase::answering) return;
   }
   deadline_ = deadline_after(origin_.loop_.now(), timeouts_.idle);
   if (complete_now) {
@@ -273,9 +298,8 @@ void ClientConnection::take_body(std::string_view bytes) {
 /// Bytes beyond the answer mean that the two sides disagree about its end: never reuse such a connection.
 void ClientConnection::complete(bool reusable) {
   ResponseObserver* observer = std::exchange(observer_, nullptr);
-  const bool all_sent = sent_ == request_.head.size() + request_.body.size();
   const Duration idle = origin_.options_.idle_timeout;
-  if (reusable && all_sent && keep_alive_ && idle > Duration(0) && origin_.is_trusted()) {
+  if (reusable && request_sent() && keep_alive_ && idle > Duration(0) && origin_.is_trusted()) {
     phase_ = Phase::idle;
     watch_.set_bulk(false);
     paused_ = false;
@@ -291,6 +315,8 @@ void ClientConnection::complete(bool reusable) {
 void ClientConnection::on_end() {
   if (observer_ == nullptr) return close();
   if (phase_ == Phase::answering && framing_ == BodyFraming::until_close) {
+    if (!head_told_) tell_head();
+    if (phase_ != Phase::answering) return;
     origin_.pieces_.clear();
     return complete(false);
   }
@@ -384,7 +410,8 @@ void ClientConnection::expire(Instant now) {
     case Phase::waiting:
       return fail_exchange(Outcome::timeout, "no answer within the first-byte limit");
     case Phase::answering:
-      return fail_exchange(Outcome::timeout, "silent for longer than the idle limit");
+      return fail_exchange(Outcome::timeout, head_told_ ? "silent for longer than the idle limit"
+                                                        : "no more than a head within the first-byte limit");
     default:
       return close();
   }
@@ -396,9 +423,7 @@ HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
     : loop_(loop),
       resolver_(resolver),
       options_(std::move(options)),
-      sweep_timer_(loop, [this] { sweep(); }) {
-  sweep_timer_.every(100ms);
-}
+      sweep_timer_(loop, [this] { sweep(); }) {}
 
 HttpOrigin::~HttpOrigin() = default;
 
@@ -411,6 +436,7 @@ Result<void> HttpOrigin::prepare_tls() {
 
 ClientConnection& HttpOrigin::new_connection() {
   auto* connection = new ClientConnection(*this);
+  if (connections_.empty()) sweep_timer_.every(kSweepEvery);
   connection->index_ = connections_.size();
   connections_.emplace_back(connection);
   return *connection;
@@ -454,6 +480,7 @@ void HttpOrigin::drop_idle() {
 void HttpOrigin::sweep() {
   const Instant now = loop_.now();
   for (std::size_t i = connections_.size(); i-- > 0;) connections_[i]->expire(now);
+  if (connections_.empty()) sweep_timer_.stop();
 }
 
 void HttpOrigin::forget(ClientConnection& connection) {

@@ -29,15 +29,17 @@ struct ExchangeFailure {
 class ResponseObserver {
  public:
   virtual ~ResponseObserver() = default;
+  /// Comes with the first payload, or with the end of an answer without any.
   virtual void on_response_head(const HttpHead& head) = 0;
-  /// All payload of one read, without framing; perhaps none. Comes at least once, right after the head.
+  /// All payload of one read, without framing; none only at the end. Comes at least once, right after the
+  /// head.
   virtual void on_response_body(std::span<const std::string_view> pieces, bool complete) = 0;
   virtual void on_response_failed(const ExchangeFailure& failure) = 0;
 };
 
 struct ExchangeTimeouts {
   Duration connect = 5s;
-  Duration first_byte = 600s;
+  Duration first_byte = 600s;  // of the body
   Duration idle = 120s;
   Duration total{0};  // 0 = none
 };
@@ -85,6 +87,7 @@ class ClientConnection {
   bool is_silent();
   void take(std::string_view bytes);
   void take_head(std::string_view bytes);
+  void tell_head();
   void take_body(std::string_view bytes);
   void on_end();
   void complete(bool reusable);
@@ -102,7 +105,9 @@ class ClientConnection {
   bool reused_ = false;
   bool keep_alive_ = true;
   bool paused_ = false;
+  bool head_told_ = false;
   std::uint8_t interim_responses_ = 0;
+  std::uint8_t addresses_tried_ = 0;
   llhttp_t parser_{};
   std::uint64_t remaining_ = 0;   // of a body with Content-Length
   std::uint64_t wire_bytes_ = 0;  // of a chunked body, with sizes, extensions and trailers
@@ -116,7 +121,7 @@ class ClientConnection {
   ResponseObserver* observer_ = nullptr;
   ResponseObserver* failing_ = nullptr;                         // to be told at the end of the turn
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // guards calls that come back later
-  Buffer in_;                                                   // an incomplete head
+  Buffer in_;  // an incomplete head, or one that has not been told yet
   std::size_t scanned_ = 0;
 };
 

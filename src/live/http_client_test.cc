@@ -340,6 +340,41 @@ TEST_F(Client, MalformedAnswersFailAsProtocolErrors) {
   EXPECT_TRUE(no_other_connection());  // none of them was tried again
 }
 
+TEST_F(Client, HeadIsToldWithTheFirstPayload) {
+  Answer answer;
+  send(answer);
+  Peer server = accept();
+  expect_request(server);
+  for (const std::string_view part :
+       {"HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chun", "ked\r\n\r\n", "5", "\r\n"}) {
+    server.send(part);
+    loop_.settle();
+    EXPECT_EQ(answer.status, 0);
+  }
+  server.send("hello\r\n");
+  ASSERT_TRUE(loop_.until([&] { return answer.body == "hello"; }));
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.framing, BodyFraming::chunked);
+  server.send("0\r\n\r\n");
+  ASSERT_TRUE(wait(answer));
+  EXPECT_TRUE(answer.complete);
+  EXPECT_EQ(origin_->idle_connections(), 1u);
+}
+
+TEST_F(Client, AnswerWithoutPayloadEndsWithItsConnection) {
+  Answer answer;
+  send(answer);
+  Peer server = accept();
+  expect_request(server);
+  server.send("HTTP/1.1 200 OK\r\n\r\n");
+  loop_.settle();
+  EXPECT_EQ(answer.status, 0);
+  server.close();
+  ASSERT_TRUE(wait(answer));
+  EXPECT_TRUE(answer.complete);
+  EXPECT_EQ(answer.status, 200);
+}
+
 TEST_F(Client, InterimAnswersAreSkippedButNotForEver) {
   std::string many;
   for (int i = 0; i < 20; ++i) many += "HTTP/1.1 100 Continue\r\n\r\n";
@@ -428,6 +463,8 @@ TEST_F(Client, EveryTimeLimitIsKept) {
   EXPECT_EQ(failure({.first_byte = 20ms}, ""), "no answer within the first-byte limit");
   EXPECT_EQ(failure({.first_byte = 20ms}, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2"),
             "no answer within the first-byte limit");
+  EXPECT_EQ(failure({.first_byte = 20ms}, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+            "no more than a head within the first-byte limit");
   EXPECT_EQ(failure({.idle = 20ms}, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nx"),
             "silent for longer than the idle limit");
   EXPECT_EQ(failure({.total = 20ms}, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nx"),
@@ -465,7 +502,7 @@ TEST_F(Client, CancelClosesAtOnceAndIsSilent) {
     (at_head ? answer.at_head : answer.at_body) = [&] { connection.cancel(); };
     Peer other = accept();
     expect_request(other);
-    other.send(sized("x").substr(0, at_head ? std::string::npos : sized("x").size() - 1));
+    other.send(sized("xy").substr(0, at_head ? std::string::npos : sized("xy").size() - 1));
     ASSERT_TRUE(loop_.until([&] { return other.read().ended || other.broken; }));
     EXPECT_EQ(answer.status, 200);
     EXPECT_FALSE(answer.over());

@@ -75,9 +75,10 @@ std::vector<std::string> fit_to_machine(Config& config, const MachineLimits& mac
         "limits.buffered_bytes is {} bytes: no request body may be longer, whatever limits.body_bytes says",
         limits.buffered_bytes));
   }
-  // A client may need a second descriptor for its worker; each worker two more for probes and its models.
+  // A client may need a second descriptor for its worker; each worker three more, for probes, its models and
+  // its load.
   std::uint64_t own = kOwnDescriptors;
-  for (const PoolConfig& pool : config.pools) own += 2 * pool.workers.size();
+  for (const PoolConfig& pool : config.pools) own += 3 * pool.workers.size();
   const std::uint64_t clients = machine.descriptors > own ? (machine.descriptors - own) / 2 : 0;
   if (clients < limits.connections) {
     cuts.push_back(fmt::format(

@@ -33,7 +33,7 @@ TEST(Machine, ConnectionsFollowFromDescriptors) {
   Config config = with_workers(4);
   const std::vector<std::string> cuts =
       fit_to_machine(config, {.descriptors = 1024, .memory_bytes = 64ull << 30});
-  EXPECT_EQ(config.limits.connections, (1024u - 32 - 2 * 4) / 2) << "one for a client and one for its worker";
+  EXPECT_EQ(config.limits.connections, (1024u - 32 - 3 * 4) / 2) << "one for a client and one for its worker";
   ASSERT_EQ(cuts.size(), 1u);
   EXPECT_TRUE(cuts[0].contains("limits.connections is 20000")) << cuts[0];
   EXPECT_TRUE(cuts[0].contains("LimitNOFILE")) << cuts[0];

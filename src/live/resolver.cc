@@ -64,30 +64,30 @@ void Resolver::resolve(const Endpoint& endpoint, Callback callback) {
 const SocketAddress& Resolver::next_of(Known& known) {
   const std::size_t count = known.addresses.size();
   HENG_ASSERT(count > 0);
+  const Instant now = loop_.now();
   for (std::size_t i = 0; i < count; ++i) {
-    const Address& each = known.addresses[known.next++ % count];
-    if (loop_.now() >= each.avoided_until) return each.address;
+    Address& each = known.addresses[known.next++ % count];
+    if (now < each.avoided_until) continue;
+    // One connection tries whether somebody answers there again; prefer() is for all others.
+    if (each.avoided_until != Instant()) each.avoided_until = now + kAvoided;
+    return each.address;
   }
   return known.addresses[known.next++ % count].address;
 }
 
-bool Resolver::avoid(const Endpoint& endpoint, const SocketAddress& address) {
-  const auto found = known_.find({endpoint.host, endpoint.port});
-  if (found == known_.end()) return false;
-  bool others = false;
-  for (Address& each : found->second.addresses) {
-    if (each.address == address) each.avoided_until = loop_.now() + kAvoided;
-    others = others || loop_.now() >= each.avoided_until;
-  }
-  return others;
+std::size_t Resolver::avoid(const Endpoint& endpoint, const SocketAddress& address) {
+  return mark(endpoint, address, loop_.now() + kAvoided);
 }
 
-void Resolver::prefer(const Endpoint& endpoint, const SocketAddress& address) {
+void Resolver::prefer(const Endpoint& endpoint, const SocketAddress& address) { mark(endpoint, address, {}); }
+
+std::size_t Resolver::mark(const Endpoint& endpoint, const SocketAddress& address, Instant avoided_until) {
   const auto found = known_.find({endpoint.host, endpoint.port});
-  if (found == known_.end()) return;
+  if (found == known_.end()) return 0;
   for (Address& each : found->second.addresses) {
-    if (each.address == address) each.avoided_until = {};
+    if (each.address == address) each.avoided_until = avoided_until;
   }
+  return found->second.addresses.size();
 }
 
 /// What is avoided stays so.

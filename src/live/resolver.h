@@ -33,9 +33,9 @@ class Resolver {
   /// The next of the host's addresses, in turn, without those avoided if there are others. Calls back at once
   /// for numeric and known hosts, else later. The caller must outlive the answer or guard its callback.
   void resolve(const Endpoint& endpoint, Callback callback);
-  /// Nobody answers at this address of the host: resolve() leaves it out for a while. False if it knows no
-  /// other to try instead.
-  bool avoid(const Endpoint& endpoint, const SocketAddress& address);
+  /// Nobody answers at this address of the host: resolve() leaves it out for a while. How many addresses are
+  /// known of the host; 0: none, or it is an address itself.
+  std::size_t avoid(const Endpoint& endpoint, const SocketAddress& address);
   /// Somebody does answer there.
   void prefer(const Endpoint& endpoint, const SocketAddress& address);
   using AllCallback = std::function<void(const Result<std::vector<SocketAddress>>&)>;
@@ -57,6 +57,7 @@ class Resolver {
   struct Query;
   void choose_servers();
   const SocketAddress& next_of(Known& known);
+  std::size_t mark(const Endpoint& endpoint, const SocketAddress& address, Instant avoided_until);
   void take(const Key& key, std::vector<SocketAddress> found);
 
   Loop& loop_;
