@@ -181,6 +181,7 @@ void Pool::commit(Slot slot, const RequestView& request, Instant now) {
   event.prompt_tokens = request.prompt_tokens;
   event.prefix = request.prefix;
   event.block_tokens = request.block_tokens;
+  event.stream = request.stream;
   policy_->on(event, view(), now);
 }
 

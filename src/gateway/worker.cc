@@ -13,6 +13,7 @@ namespace heng {
 namespace {
 
 constexpr std::size_t kQueryAnswerMax = 1 << 20;  // of answers that are read
+constexpr std::size_t kModelsMax = 256;           // each gets a pool of its own
 constexpr Duration kDiscoveryRetry = 1s;          // until the first answer
 
 std::string address_fields(const WorkerConfig& config) {
@@ -232,16 +233,23 @@ void Worker::on_models_answer(int status) {
   if (status != 200) return;
   const std::string_view body = models_answer_.view();
   std::vector<std::string> found;
+  bool too_many = false;
   try {
     simdjson::dom::parser parser;
     const simdjson::dom::element document = parser.parse(body.data(), body.size(), false);
     for (const simdjson::dom::element model : document["data"].get_array()) {
+      too_many = found.size() == kModelsMax;
+      if (too_many) break;
       found.emplace_back(std::string_view(model["id"]));
     }
   } catch (const simdjson::simdjson_error& problem) {
     return spdlog::warn("{}: /v1/models is not understood: {}", config_.url, problem.what());
   }
-  if (!models_known_ || found != models_) ++models_version_;
+  const bool news = !models_known_ || found != models_;
+  if (news) ++models_version_;
+  if (news && too_many)
+    spdlog::warn("{}: /v1/models lists more than {} models; the others are not served", config_.url,
+                 kModelsMax);
   models_known_ = true;
   models_ = std::move(found);
 }

@@ -38,6 +38,7 @@ struct AttemptEvent {
   double output_tokens = 0;       // reported, or estimated from bytes and events; `ended` only
   std::span<const std::uint64_t> prefix{};  // of the request, see RequestView; `started` only
   double block_tokens = 0;                  // `started` only
+  bool stream = true;                       // `started` only; without, the first byte comes with all others
 };
 
 }  // namespace heng

@@ -14,12 +14,13 @@ struct LineEstimate {
 
 /// Least squares of relative errors, each point fading by `keep` with every later one, drawn towards a prior
 /// line (ridge regression) that counts as `prior_points` points: few points give the prior scaled to them,
-/// many their own line.
+/// many their own line. A single point beyond all measure counts as one kFarthest times off.
 class FadingLine {
  public:
   void add(double x, double y, double keep, const LineEstimate& prior) {
     const double expected = prior.at(x);
     if (expected <= 0 || y <= 0) return;
+    y = std::clamp(y, expected / kFarthest, expected * kFarthest);
     const double weight = 1 / (expected * expected);
     count_ = keep * count_ + 1;
     ratio_ = keep * ratio_ + y / expected;
@@ -28,6 +29,11 @@ class FadingLine {
     wy_ = keep * wy_ + weight * y;
     wxx_ = keep * wxx_ + weight * x * x;
     wxy_ = keep * wxy_ + weight * x * y;
+  }
+
+  /// All points lose weight though no new one has come.
+  void fade(double keep) {
+    for (double* sum : {&count_, &ratio_, &w_, &wx_, &wy_, &wxx_, &wxy_}) *sum *= keep;
   }
 
   double count() const { return count_; }
@@ -48,6 +54,7 @@ class FadingLine {
   }
 
  private:
+  static constexpr double kFarthest = 16;
   static constexpr double kTiny = 1e-30;  // its inverse, multiplied by others like it, must not overflow
   double count_ = 0, ratio_ = 0;
   double w_ = 0, wx_ = 0, wy_ = 0, wxx_ = 0, wxy_ = 0;

@@ -3,6 +3,8 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
+#include <queue>
 #include <utility>
 
 #include "base/hash.h"
@@ -18,7 +20,8 @@ namespace heng::least_time {
 namespace {
 
 constexpr std::array kFields{
-    OptionField{"index_mib", 64, 1, 65536, "memory for the index of cached prompt prefixes, in MiB"},
+    OptionField{"index_mib", 64, 1, 65536,
+                "memory for the index of cached prompt prefixes of each pool, at most, in MiB"},
 };
 
 // Before anything is known: an 8B model on one modern GPU (docs/engine-model.md). Only the first requests see
@@ -29,7 +32,8 @@ constexpr double kGuessPoints = 0.3;  // what the guesses above count beside wha
 constexpr double kPoolPoints = 10;    // what the other workers count beside what is seen of one
 constexpr double kKeepWorker = 0.98;  // of older observations with each new one
 constexpr double kKeepPool = 0.995;
-constexpr double kOutputPrior = 200;  // tokens of an answer
+constexpr double kKeepUnheard = 0.999;  // of a worker's, with each turn in which it was not heard of
+constexpr double kOutputPrior = 200;    // tokens of an answer
 constexpr double kTokensUntilDecodeCounts = 8;
 /// Of context at which attention costs a token as much as all else: 30,000 for Llama 3 8B, 53,000 for 70B.
 constexpr double kAttentionTokens = 40'000;
@@ -80,6 +84,7 @@ struct Address {
 struct Observed {
   FadingLine prefill, decode;
   bool tells_cached = false;  // it reports cached tokens, be it none
+  bool heard = false;         // since its last turn
 };
 
 double seconds_at(Instant now) { return to_seconds(now.time_since_epoch()); }
@@ -111,7 +116,16 @@ struct Attempt {
   PrefixMatch match;
   Standing standing = stranger;
   bool known_text = false;  // somebody has had more of it than what begins other texts, too
-  bool answered = false;
+  bool stream = true;
+  bool answered = false;  // or should be by now, of an answer that comes as a whole
+};
+
+/// When a prompt should be through whose answer comes as a whole.
+struct Due {
+  double at = 0;  // seconds
+  std::uint64_t request = 0;
+  Slot worker = kNoSlot;
+  bool operator>(const Due& other) const { return at > other.at; }
 };
 
 /// The share of what this gateway did not know to be cached that was cached after all: answers that a next
@@ -141,6 +155,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
                              Rng& rng) override {
     if (pool.eligible.empty()) return std::nullopt;
     sync(pool);
+    pass_due(seconds_at(now));
     look_up(request.id, request.prefix, pool);
     const Common common = common_to_all(request, now);
     Slot best = kNoSlot;
@@ -186,6 +201,8 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   void on(const AttemptEvent& event, const PoolView& pool, Instant now) override {
     sync(pool);
     if (event.worker >= workers_.size()) return;
+    pass_due(seconds_at(now));
+    take_turn();
     switch (event.kind) {
       case AttemptEvent::Kind::started:
         return on_started(event, pool, now);
@@ -354,21 +371,44 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
                    .unseen = event.prompt_tokens - match.blocks * event.block_tokens,
                    .match = match,
                    .standing = standing(event.worker),
-                   .known_text = deepest_ > shared_});
+                   .known_text = deepest_ > shared_,
+                   .stream = event.stream});
+    if (!event.stream)
+      due_.push({seconds_at(now) + prefill_line(worker).at(ahead + own), event.request, event.worker});
     worker.wait_for(own, seconds_at(now));
     worker.resident += event.prompt_tokens;
     index_.insert(event.prefix, event.worker, match.blocks);
   }
 
   void on_first_byte(const AttemptEvent& event, Instant now) {
-    const std::optional<Attempt> attempt = attempts_.take(event.request, event.worker);
-    if (!attempt) return;
-    Attempt answered = *attempt;
-    answered.answered = true;
-    attempts_.put(event.request, event.worker, answered);
-    workers_[event.worker].stop_waiting_for(answered.own, seconds_at(now));
-    if (!observed_[event.worker].tells_cached)
-      learn_prefill(event.worker, answered.ahead, to_seconds(event.time_to_first_byte));
+    Attempt* const attempt = attempts_.at(event.request, event.worker);
+    if (attempt == nullptr) return;
+    pass(*attempt, event.worker, seconds_at(now));
+    if (attempt->stream && !observed_[event.worker].tells_cached)
+      learn_prefill(event.worker, attempt->ahead, to_seconds(event.time_to_first_byte));
+  }
+
+  /// Its prompt is through.
+  void pass(Attempt& attempt, Slot worker, double now) {
+    if (!std::exchange(attempt.answered, true)) workers_[worker].stop_waiting_for(attempt.own, now);
+  }
+  void pass_due(double now) {
+    for (; !due_.empty() && due_.top().at <= now; due_.pop()) {
+      const Due& due = due_.top();
+      if (Attempt* attempt = attempts_.at(due.request, due.worker)) pass(*attempt, due.worker, now);
+    }
+  }
+
+  /// One worker after the other with every event: it follows what the pool does by now, and who is not heard
+  /// of is assumed to do like the others again, little by little. Somebody must find out.
+  void take_turn() {
+    turn_ = (turn_ + 1) % static_cast<Slot>(workers_.size());
+    Observed& seen = observed_[turn_];
+    if (!std::exchange(seen.heard, false)) {
+      seen.prefill.fade(kKeepUnheard);
+      seen.decode.fade(kKeepUnheard);
+    }
+    refit(turn_);
   }
 
   void on_ended(const AttemptEvent& event, const PoolView& pool, Instant now) {
@@ -378,22 +418,31 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     hot.resident = std::max(hot.resident - attempt->prompt, 0.0);
     if (!attempt->answered) hot.stop_waiting_for(attempt->own, seconds_at(now));
     if (event.outcome != Outcome::ok) return;
-    const double first = to_seconds(event.time_to_first_byte);
+    const double tokens = std::max(event.output_tokens, 1.0);
+    const double batch = (attempt->batch + pool.in_flight[event.worker] + 1) / 2;
+    const double elapsed = to_seconds(event.elapsed);
+    double first = to_seconds(event.time_to_first_byte);
+    if (!attempt->stream) {
+      // Of a whole answer only the sum is known: prefill and decoding share it as they are expected to.
+      const double prefill = prefill_line(hot).at(attempt->ahead);
+      first = elapsed * prefill / (prefill + (tokens - 1) * decode_line(hot).at(batch));
+    }
     Observed& worker = observed_[event.worker];
     worker.tells_cached = event.cached_tokens >= 0;
     if (worker.tells_cached && event.prompt_tokens > 0) {
       learn_cached(event, *attempt, first);
-    } else if (attempt->block_tokens > 0) {
-      learn_found(home, attempt->unseen, attempt->known_text ? 1 : 0);
+    } else {
+      if (!attempt->stream) learn_prefill(event.worker, attempt->ahead, first);
+      if (attempt->block_tokens > 0) learn_found(home, attempt->unseen, attempt->known_text ? 1 : 0);
     }
     if (event.output_tokens <= 0) return;
     output_.add(event.output_tokens, now);
-    if (event.output_tokens < kTokensUntilDecodeCounts) return;
-    const double per_token = (to_seconds(event.elapsed) - first) / (event.output_tokens - 1);
-    const double batch = (attempt->batch + pool.in_flight[event.worker] + 1) / 2;
+    if (tokens < kTokensUntilDecodeCounts) return;
+    const double per_token = (elapsed - first) / (tokens - 1);
     pool_decode_.add(batch, per_token, kKeepPool, kDecodePrior);
     pool_decode_line_ = pool_decode_.estimate(kDecodePrior, kGuessPoints);
     worker.decode.add(batch, per_token, kKeepWorker, pool_decode_line_);
+    worker.heard = true;
     refit(event.worker);
   }
 
@@ -412,6 +461,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     pool_prefill_.add(ahead, seconds, kKeepPool, kPrefillPrior);
     pool_prefill_line_ = pool_prefill_.estimate(kPrefillPrior, kGuessPoints);
     observed_[slot].prefill.add(ahead, seconds, kKeepWorker, pool_prefill_line_);
+    observed_[slot].heard = true;
     refit(slot);
   }
 
@@ -430,6 +480,8 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   SlotTable<Observed> observed_;
   std::vector<Address> addresses_;  // [slots]
   AttemptTable<Attempt> attempts_;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  Slot turn_ = 0;
   PrefixIndex index_;
   Ewma output_;  // tokens of an answer, whole pool
   FadingLine pool_prefill_, pool_decode_;

@@ -74,6 +74,62 @@ TEST(LeastTime, SlowWorkersAreLearned) {
   EXPECT_EQ(scene.choices(Scene::tokens(2000)), Slots{1});
 }
 
+/// An answer of 300 tokens that comes as a whole after `elapsed`.
+void answer_whole(Scene& scene, Slot worker, Duration elapsed) {
+  const std::uint64_t request = scene.send(worker, Scene::tokens(100), false);
+  scene.wait(elapsed);
+  scene.tell({.kind = AttemptEvent::Kind::first_byte,
+              .worker = worker,
+              .request = request,
+              .time_to_first_byte = elapsed});
+  scene.tell({.kind = AttemptEvent::Kind::ended,
+              .worker = worker,
+              .request = request,
+              .elapsed = elapsed,
+              .time_to_first_byte = elapsed,
+              .prompt_tokens = 100,
+              .output_tokens = 300});
+}
+
+TEST(LeastTime, TheTimeOfAWholeAnswerIsNotThatOfItsPrompt) {
+  Scene scene("least_time", 2);
+  answer_whole(scene, 0, 4s);  // and nothing is known of the other
+  for (int i = 0; i < 20; ++i) serve(scene, 1, Scene::tokens(1000), 0, 120ms);
+  scene.send(1, Scene::tokens(1000));
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{0});
+}
+
+TEST(LeastTime, SlowWorkersAreLearnedFromWholeAnswersToo) {
+  Scene scene("least_time", 2);
+  for (int i = 0; i < 40; ++i) {
+    answer_whole(scene, 0, 16s);
+    answer_whole(scene, 1, 4s);
+  }
+  scene.send(1, Scene::tokens(1000), false);
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
+}
+
+TEST(LeastTime, WhoeverAnswersAsAWholeWaitsNoLongerThanItsPromptTakes) {
+  Scene scene("least_time", 2);
+  for (int i = 0; i < 3; ++i) scene.send(0, Scene::tokens(8000), false);
+  scene.first_byte(1, scene.send(1, Scene::tokens(8000)));
+  for (int i = 0; i < 4; ++i) scene.first_byte(1, scene.send(1, Scene::tokens(8000)));
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
+  scene.wait(20s);  // they decode by now, and the other one has more to do
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{0});
+}
+
+TEST(LeastTime, AWorkerNotHeardOfForLongIsTriedAgain) {
+  Scene scene("least_time", 2);
+  for (int i = 0; i < 3; ++i) serve(scene, 0, Scene::tokens(1000), 0, 20s);  // a bad start
+  scene.send(1, Scene::tokens(1000));
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
+  int served = 0;
+  for (; served < 5000 && scene.choices(Scene::tokens(1000)) == Slots{1}; ++served)
+    serve(scene, 1, Scene::tokens(1000), 0, 120ms);
+  EXPECT_LT(served, 5000);
+}
+
 TEST(LeastTime, AWorkerNotHeardOfIsTakenToBeLikeTheOthers) {
   Scene scene("least_time", 2);
   for (int i = 0; i < 40; ++i) serve(scene, 0, Scene::tokens(2000), 0, 1s);

@@ -30,8 +30,8 @@ struct KnownText {
 /// eviction of the least recently used is a window of that time; its width is learned from what the worker
 /// reports. A worker that has a block has all before it, which makes the longest match a binary search.
 /// Blocks not used for longest are forgotten first, and of a block that very many workers have, those who
-/// used it longest ago. Owned by a policy; all memory is taken at once, and when the pool grows everything
-/// may be forgotten.
+/// used it longest ago. Owned by a policy; memory is taken as it is first used, and when the pool grows
+/// everything may be forgotten.
 class PrefixIndex {
  public:
   /// `bytes`: of all memory used for blocks.

@@ -63,14 +63,15 @@ class ReferenceScene {
   }
 
   /// The request goes to this worker, whatever the policy would do; returns its id.
-  std::uint64_t send(Slot worker, const Prompt& prompt) {
+  std::uint64_t send(Slot worker, const Prompt& prompt, bool stream = true) {
     ++pool.in_flight[worker];
     policy_->on({.kind = AttemptEvent::Kind::started,
                  .worker = worker,
                  .request = ++requests_,
                  .prompt_tokens = prompt.tokens,
                  .prefix = prompt.blocks,
-                 .block_tokens = kBlockTokens},
+                 .block_tokens = kBlockTokens,
+                 .stream = stream},
                 pool.view(), now_);
     return requests_;
   }
@@ -95,6 +96,7 @@ class ReferenceScene {
     first_byte(worker, request);
     end(worker, request);
   }
+  void wait(Duration time) { now_ += time; }
   /// A new report of the engine, of a later time than all before.
   void report(Slot worker, float waiting, float kv_used) {
     pool.reported[worker] = {.at = now_ += 1s, .waiting = waiting, .kv_used = kv_used};
