@@ -116,7 +116,7 @@ RequestBytes ClientRequest::bytes_for(const Worker& worker, std::string_view mod
     buffer.grow(length.size);
   }
   buffer.append("\r\n");
-  RequestBytes bytes{{}, body_.view(), method_ == "HEAD"};
+  RequestBytes bytes{{}, body_.view(), method_ == "HEAD", is_repeatable()};
   if (rename) {
     buffer.append(body_.view().substr(0, model_token_at_));
     buffer.append(token);

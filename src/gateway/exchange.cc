@@ -15,6 +15,7 @@ namespace heng {
 
 namespace {
 
+constexpr std::string_view kLastEvent = "data: [DONE]\r\n\r\n";
 constexpr Duration kRetryAfter = 1s;  // about when an ejected worker is probed again
 
 Outcome outcome_of(int status) {
@@ -367,6 +368,7 @@ void Exchange::start_answer(const HttpHead& head) {
   BodyFraming framing = head.framing == BodyFraming::until_close ? BodyFraming::chunked : head.framing;
   if (request_.method() == "HEAD" && head.find("content-length")) framing = BodyFraming::length;
   length_told_ = framing == BodyFraming::length || coded;
+  ends_by_close_ = event_stream_ && head.framing == BodyFraming::until_close;
   connection_->start(head.status, head.reason, fields, framing, head.content_length);
 }
 
@@ -382,7 +384,13 @@ void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) 
     if (piece.size() > 24) find_usage(piece, usage_);
     bytes_out_ += piece.size();
     boundary_.take(piece);
+    if (ends_by_close_) {
+      last_bytes_.append(piece.substr(piece.size() - std::min(piece.size(), kLastEvent.size())));
+      last_bytes_.erase(0, last_bytes_.size() - std::min(last_bytes_.size(), kLastEvent.size()));
+    }
   }
+  if (complete && cut_short())
+    return break_off({Outcome::reset, true, "closed before the last event of its stream"});
   if (event_stream_ && !pieces.empty()) {
     if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && pieces_ > 0) {
       metrics->inter_token.observe(to_seconds(now - last_piece_));
@@ -440,6 +448,15 @@ void Exchange::break_off(const ExchangeFailure& failure) {
   }
   connection_->abort();
   finish(End::failed);
+}
+
+/// A worker that dies closes its connections like one that has said all.
+bool Exchange::cut_short() const {
+  if (!ends_by_close_ || status_ >= 400) return false;
+  if (!boundary_.between_events()) return true;
+  const std::string_view path = request_.path();
+  const bool says_done = path == "/v1/chat/completions" || path == "/v1/completions";
+  return says_done && last_bytes_.find("[DONE]") == last_bytes_.npos;
 }
 
 void Exchange::on_client_gone() {
@@ -508,7 +525,8 @@ void Exchange::finish(End end) {
   avoid_ = turn_slot_ = kNoSlot;
   charged_ = 0;
   tenant = 0;
-  left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = false;
+  left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = ends_by_close_ = false;
+  last_bytes_.clear();
   boundary_.reset();
   gateway_.recycle(this);
 }

@@ -85,6 +85,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   void note_first_byte(Instant now);
   void note_stored_resource(std::string_view piece);
   void break_off(const ExchangeFailure& failure);
+  bool cut_short() const;
   void refuse(const ApiError& error);
   void answer_error(const ApiError& error);
   void finish(End end);
@@ -125,7 +126,9 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool stores_resource_ = false;  // its answer names a resource that later requests will ask for
   bool event_stream_ = false;     // ... in which an event of our own can be put
   bool length_told_ = false;      // the client knows how long the answer is to be
+  bool ends_by_close_ = false;    // nothing but the end of its connection says that the stream is complete
   EventBoundary boundary_;
+  std::string last_bytes_;  // of a stream that ends_by_close_
   std::string peer_;
 };
 

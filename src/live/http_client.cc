@@ -328,7 +328,7 @@ void ClientConnection::fail_exchange(Outcome cause, std::string message) {
   if (observer_ == nullptr) return close();
   const bool nothing_came = phase_ == Phase::waiting && in_.empty() && interim_responses_ == 0;
   const bool was_stale = reused_ && nothing_came && origin_.loop_.now() < begun_ + kStaleMax;
-  if (was_stale && cause == Outcome::reset) {
+  if (was_stale && request_.repeatable && cause == Outcome::reset) {
     // The server closed the idle connection while the request was on its way.
     watch_.stop();
     transport_.close();

@@ -49,6 +49,7 @@ struct RequestBytes {
   std::string_view head;
   std::string_view body;
   bool head_request = false;  // a HEAD: its answer has no body
+  bool repeatable = true;     // done twice it does no harm
 };
 
 class HttpOrigin;
@@ -151,7 +152,7 @@ class HttpOrigin {
   Result<void> prepare_tls();
   /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from
   /// inside this call. On a reused connection that turns out dead at once, before the first byte of an
-  /// answer, the request is sent once more on a new one.
+  /// answer, a repeatable request is sent once more on a new one.
   ClientConnection& send(const RequestBytes& request, const ExchangeTimeouts& timeouts,
                          ResponseObserver& observer);
   /// Closes idle connections (the server is known to be gone).

@@ -340,6 +340,20 @@ TEST_F(Client, MalformedAnswersFailAsProtocolErrors) {
   EXPECT_TRUE(no_other_connection());  // none of them was tried again
 }
 
+TEST_F(Client, RequestThatMayNotBeDoneTwiceIsNotSentAgain) {
+  Peer server = warm_up();
+  RequestBytes upload = kRequest;
+  upload.repeatable = false;
+  Answer answer;
+  send(answer, {}, upload);
+  expect_request(server);
+  server.close();
+  ASSERT_TRUE(wait(answer));
+  ASSERT_TRUE(answer.failure.has_value());
+  EXPECT_EQ(answer.failure->cause, Outcome::reset);
+  EXPECT_TRUE(no_other_connection());
+}
+
 TEST_F(Client, HeadIsToldWithTheFirstPayload) {
   Answer answer;
   send(answer);
