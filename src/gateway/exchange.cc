@@ -54,7 +54,6 @@ void Exchange::begin(ServerConnection& connection) {
   if (!admit_by_key()) return;
   if (gateway_.recorder_) gateway_.recorder_->request(view_.id, id_);
   session_ = session_key();
-  stores_resource_ = request_.stores_resource();
   request_.keep(connection, id_, gateway_.config_.forward_authorization);
   if (pool_->line().empty()) {
     if (const Slot slot = choose_worker(); slot != kNoSlot) {
@@ -126,12 +125,13 @@ bool Exchange::owns_what_it_names() {
   };
   const std::string_view previous = request_.facts().previous_response_id;
   if (!previous.empty() && !is_own(previous)) return false;
+  if (changes_worker(request_.path())) return false;
   if (is_open_call(request_.method(), request_.path())) return true;
   bool names_any = false, owns_all = true;
   each_segment(request_.path(), [&](std::string_view segment) {
-    const bool own = is_own(segment);
-    names_any = names_any || own;
-    owns_all = owns_all && (own || is_plain_word(segment));
+    const bool named = !is_plain_word(segment);
+    names_any = names_any || named;
+    owns_all = owns_all && (!named || is_own(segment));
   });
   return names_any && owns_all;
 }
@@ -342,6 +342,7 @@ void Exchange::note_first_byte(Instant now) {
 void Exchange::start_answer(const HttpHead& head) {
   status_ = head.status;
   answering_ = true;
+  stores_resource_ = request_.stores_resource() && status_ >= 200 && status_ < 300;  // errors echo requests
   std::vector<HeaderField>& fields = gateway_.answer_fields_;
   fields.clear();
   std::string joined;
@@ -448,16 +449,21 @@ void Exchange::on_client_gone() {
   finish(End::canceled);
 }
 
-/// Later requests about what this answer names ("id") must go to the worker that has it.
+/// Later requests about what this answer names ("id") must go to the worker that has it. Some workers let
+/// clients choose ids: what another tenant made stays that tenant's for as long as it is known.
 void Exchange::note_stored_resource(std::string_view piece) {
-  const std::size_t at = piece.substr(0, 4096).find("\"id\"");
-  if (at == piece.npos) return;
-  const std::size_t open = piece.find('"', at + 4);
-  const std::size_t close = open == piece.npos ? open : piece.find('"', open + 1);
-  if (close == piece.npos || close == open + 1) return;
-  gateway_.resources_.put(resource_key(piece.substr(open + 1, close - open - 1)),
-                          current_->worker().identity(), gateway_.loop_.now());
-  stores_resource_ = false;
+  constexpr std::size_t kStart = 4096;  // of the answer; the id stands there
+  answer_start_.append(piece.substr(0, kStart - answer_start_.size()));
+  const std::string_view id = answer_id(answer_start_, event_stream_);
+  stores_resource_ = id.empty() && answer_start_.size() < kStart;
+  if (id.empty()) return;
+  const Instant now = gateway_.loop_.now();
+  if (tenant_) {
+    const std::uint64_t maker = hash_bytes(tenant_->name);
+    if (gateway_.owners_.find(hash_bytes(id), now).value_or(maker) != maker) return;
+    gateway_.owners_.put(hash_bytes(id), maker, now);
+  }
+  gateway_.resources_.put(resource_key(id), current_->worker().identity(), now);
 }
 
 // --- the end ---
@@ -510,6 +516,7 @@ void Exchange::finish(End end) {
   tenant = 0;
   left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = false;
   boundary_.reset();
+  answer_start_.clear();
   gateway_.recycle(this);
 }
 

@@ -126,6 +126,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool event_stream_ = false;     // ... in which an event of our own can be put
   bool length_told_ = false;      // the client knows how long the answer is to be
   EventBoundary boundary_;
+  std::string answer_start_;  // while its id is looked for
   std::string peer_;
 };
 
