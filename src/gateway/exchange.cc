@@ -546,12 +546,13 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::memory_buffer line;
   fmt::format_to(
       std::back_inserter(line),
-      R"({{"time":{:.3f},"id":{},"client":"{}","key":{},"method":"{}","path":{},"model":{},"worker":{},)"
+      R"({{"time":{:.3f},"id":{},"client":{},"key":{},"method":"{}","path":{},"model":{},"worker":{},)"
       R"("status":{},"end":"{}","attempts":{},"stream":{},"queued_ms":{:.3f},"ttft_ms":{:.3f},)"
       R"("duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},"prompt_tokens":{},"cached_tokens":{},)"
       R"("output_tokens":{}}})",
-      gateway_.wall_time_s(), json_quote(id_), peer_, tenant_ ? json_quote(tenant_->key_id) : "null",
-      request_.method(), json_quote(request_.path()), json_quote(request_.model()),
+      gateway_.wall_time_s(), json_quote(id_), json_quote(peer_),
+      tenant_ ? json_quote(tenant_->key_id) : "null", request_.method(), json_quote(request_.path()),
+      json_quote(request_.model()),
       attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
       to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,
