@@ -10,7 +10,6 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #ifdef __SSE2__
@@ -312,8 +311,10 @@ void RequestInspector::Parser::read_field(Key known, std::string_view key, od::v
       return;
     }
     case Key::max_tokens:
+      // Two names of the same: whichever the worker heeds, it is no more than the larger.
       facts.output_tokens_max =
-          static_cast<std::uint32_t>(bounded_number(checked_scalar(value), key, kTokensMax));
+          std::max(facts.output_tokens_max,
+                   static_cast<std::uint32_t>(bounded_number(checked_scalar(value), key, kTokensMax)));
       return;
     case Key::choices:
       bounded_number(checked_scalar(value), key, kChoicesMax);
@@ -410,57 +411,6 @@ std::string_view multipart_model(std::string_view content_type, std::string_view
     head = next + delimiter.size();
   }
   return {};
-}
-
-namespace {
-
-/// The number after `"key":` in `text`.
-std::optional<std::uint32_t> number_after(std::string_view text, std::string_view key) {
-  const std::size_t at = text.find(key);
-  if (at == text.npos) return std::nullopt;
-  const std::size_t digit = std::min(text.find_first_not_of(": \t\r\n", at + key.size()), text.size());
-  std::uint32_t number = 0;
-  const auto [end, error] = std::from_chars(text.data() + digit, text.data() + text.size(), number);
-  if (error != std::errc()) return std::nullopt;
-  return number;
-}
-
-}  // namespace
-
-bool find_usage(std::string_view piece, Usage& usage) {
-  constexpr std::size_t kTail = 4096;  // engines write `usage` at or near the end
-  if (piece.size() > kTail) piece.remove_prefix(piece.size() - kTail);
-  const auto from = [&](std::string_view key) {
-    const void* found = memmem(piece.data(), piece.size(), key.data(), key.size());
-    return found == nullptr
-               ? std::string_view()
-               : piece.substr(static_cast<std::size_t>(static_cast<const char*>(found) - piece.data()));
-  };
-  std::string_view text = from("\"usage\"");
-  const auto either = [&](std::string_view a, std::string_view b) {
-    const auto number = number_after(text, a);
-    return number ? number : number_after(text, b);
-  };
-  if (const auto prompt = either("\"prompt_tokens\"", "\"input_tokens\"")) {
-    const auto cached = number_after(text, "\"cached_tokens\"");
-    usage = {.prompt_tokens = *prompt,
-             .cached_tokens = cached.value_or(0),
-             .cached_known = cached.has_value(),
-             .output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0)};
-    return true;
-  }
-  // llama-server ends a stream whose client did not ask for `usage` with its timings: tokens from the cache,
-  // tokens processed, tokens made (llama.cpp, tools/server/README.md, "timings").
-  text = from("\"timings\"");
-  const auto cached = number_after(text, "\"cache_n\""), processed = number_after(text, "\"prompt_n\"");
-  if (!cached || !processed) return false;
-  const std::uint64_t prompt = std::uint64_t{*cached} + *processed;
-  if (prompt > std::numeric_limits<std::uint32_t>::max()) return false;
-  usage = {.prompt_tokens = static_cast<std::uint32_t>(prompt),
-           .cached_tokens = *cached,
-           .cached_known = true,
-           .output_tokens = number_after(text, "\"predicted_n\"").value_or(0)};
-  return true;
 }
 
 }  // namespace heng

@@ -213,6 +213,12 @@ TEST(Inspect, AgreesWithStrictParserOnRandomTexts) {
   }));
 }
 
+TEST(Inspect, TheLargerOfTwoLimitsCounts) {
+  for (const char* body : {R"({"max_tokens":1,"max_completion_tokens":900})",
+                           R"({"max_completion_tokens":900,"max_tokens":1,"max_output_tokens":null})"})
+    EXPECT_EQ(inspect(body).facts.output_tokens_max, 900u);
+}
+
 TEST(Multipart, FindsTheModelField) {
   const std::string body =
       "--X\r\nContent-Disposition: form-data; name=\"file\"; "
@@ -228,41 +234,6 @@ TEST(Multipart, FindsTheModelField) {
   const std::string bare = "--\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n----\r\n";
   EXPECT_EQ(multipart_model("multipart/form-data; boundary=", bare), "");
   EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"\"", bare), "");
-}
-
-TEST(Usage, IsFoundInBothDialects) {
-  Usage usage;
-  EXPECT_TRUE(
-      find_usage(R"(data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,)"
-                 R"("prompt_tokens_details":{"cached_tokens":8}}})",
-                 usage));
-  EXPECT_EQ(usage.prompt_tokens, 11u);
-  EXPECT_EQ(usage.output_tokens, 5u);
-  EXPECT_EQ(usage.cached_tokens, 8u);
-  EXPECT_TRUE(find_usage(R"("usage": {"input_tokens" : 3, "output_tokens": 4})", usage));
-  EXPECT_EQ(usage.prompt_tokens, 3u);
-  EXPECT_EQ(usage.output_tokens, 4u);
-  EXPECT_EQ(usage.cached_tokens, 0u);
-  EXPECT_FALSE(find_usage(R"({"usage":null})", usage));
-  EXPECT_FALSE(find_usage("data: {}", usage));
-}
-
-TEST(Usage, IsFoundInTheTimingsOfLlamaServer) {
-  const std::string timings =
-      R"("timings":{"cache_n":1227,"prompt_n":26,"prompt_ms":34.3,"predicted_n":8,"predicted_ms":24.8}})";
-  Usage usage;
-  EXPECT_TRUE(find_usage(R"(data: {"choices":[{"finish_reason":"length","delta":{}}],)" + timings, usage));
-  EXPECT_EQ(usage.prompt_tokens, 1253u);
-  EXPECT_EQ(usage.cached_tokens, 1227u);
-  EXPECT_TRUE(usage.cached_known);
-  EXPECT_EQ(usage.output_tokens, 8u);
-  EXPECT_TRUE(find_usage(R"({"usage":{"prompt_tokens":7,"completion_tokens":2},)" + timings, usage));
-  EXPECT_EQ(usage.prompt_tokens, 7u) << "what is standard comes first";
-  EXPECT_FALSE(usage.cached_known);
-  EXPECT_TRUE(find_usage(R"({"usage":null,)" + timings, usage)) << "as some engines write in every event";
-  EXPECT_EQ(usage.prompt_tokens, 1253u);
-  EXPECT_FALSE(find_usage(R"({"timings":{"prompt_n":26,"predicted_n":8}})", usage)) << "older ones say less";
-  EXPECT_FALSE(find_usage(R"({"timings":{"cache_n":4294967295,"prompt_n":1}})", usage));
 }
 
 }  // namespace

@@ -374,27 +374,27 @@ void Exchange::start_answer(const HttpHead& head) {
 void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
   current_->worker().progress(now);
-  if (bytes_out_ != 0 && !flowing_) {
+  const bool first = bytes_out_ == 0;
+  if (!first && !flowing_) {
     flowing_ = true;
     current_->worker().flowing(view_.id, outcome_of(status_), now);
   }
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
-    if (piece.size() > 24) find_usage(piece, usage_);
+    usage_.take(piece);
     bytes_out_ += piece.size();
-    boundary_.take(piece);
+    if (event_stream_) boundary_.take(piece);
   }
   if (event_stream_ && !pieces.empty()) {
-    if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && pieces_ > 0) {
+    if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && !first) {
       metrics->inter_token.observe(to_seconds(now - last_piece_));
     }
     last_piece_ = now;
-    pieces_ += static_cast<std::uint32_t>(pieces.size());
   }
   connection_->write(pieces, complete);
   if (complete) {
     if (!view_.stream && status_ < 400 && request_.is_inference())
-      pool_->learn_whole_answer(current_->slot(), usage_.output_tokens, now - current_->started());
+      pool_->learn_whole_answer(current_->slot(), usage().output_tokens, now - current_->started());
     current_->end(outcome_of(status_), tokens(), now);
     finish(End::completed);
   } else if (connection_->pending_bytes() > gateway_.config_.limits.stream_buffer_bytes) {
@@ -505,9 +505,9 @@ void Exchange::finish(End end) {
   for (Attempt& attempt : attempts_) attempt.reset();
   request_.release();
   view_ = {};
-  usage_ = {};
+  usage_.reset();
   bytes_out_ = 0;
-  pieces_ = attempts_made_ = 0;
+  attempts_made_ = 0;
   pinned_worker_ = 0;
   status_ = 0;
   waited_ = client_timeout_ = Duration(0);
@@ -531,13 +531,13 @@ void Exchange::count_end(End end, Duration took) {
   if (!pool_) return;
   if (end == End::completed && status_ < 400) pool_->duration().observe(to_seconds(took));
   if (end == End::completed && request_.is_inference()) pool_->learn_output(output_tokens());
-  if (usage_.prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage_.prompt_tokens);
+  if (usage().prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage().prompt_tokens);
   MemberMetrics* metrics = current_->slot() == kNoSlot ? nullptr : pool_->metrics(current_->slot());
   if (metrics == nullptr) return;
   metrics->count_answer(status_);
-  metrics->prompt_tokens.add(usage_.prompt_tokens);
-  metrics->output_tokens.add(usage_.output_tokens);
-  metrics->cached_tokens.add(usage_.cached_tokens);
+  metrics->prompt_tokens.add(usage().prompt_tokens);
+  metrics->output_tokens.add(usage().output_tokens);
+  metrics->cached_tokens.add(usage().cached_tokens);
 }
 
 /// One JSON line. Prompts and answers never appear in it, nor credentials.
@@ -555,8 +555,8 @@ void Exchange::write_access_line(End end, Duration took) {
       json_quote(request_.model()),
       attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
-      to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,
-      usage_.cached_tokens, output_tokens());
+      to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage().prompt_tokens,
+      usage().cached_tokens, output_tokens());
   gateway_.access_log_->append({line.data(), line.size()});
 }
 
