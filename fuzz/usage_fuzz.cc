@@ -28,9 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::vector<char> type(bytes.begin(), bytes.begin() + line);
   const std::string_view rest = bytes.substr(std::min(line + 1, size));
   const std::vector<char> body(rest.begin(), rest.end());
-  const std::string_view model =
-      heng::multipart_model({type.data(), type.size()}, {body.data(), body.size()});
-  HENG_ASSERT(model.empty() ||
-              (model.data() >= body.data() && model.data() + model.size() <= body.data() + body.size()));
+  const auto model = heng::multipart_model({type.data(), type.size()}, {body.data(), body.size()});
+  HENG_ASSERT(!model || model->empty() ||
+              (model->data() >= body.data() && model->data() + model->size() <= body.data() + body.size()));
   return 0;
 }

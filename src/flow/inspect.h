@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +43,9 @@ class RequestInspector {
   std::unique_ptr<Parser> parser_;
 };
 
-/// Finds the `model` field of a multipart/form-data body (audio and file uploads); "" if it has none.
-std::string_view multipart_model(std::string_view content_type, std::string_view body);
+/// The `model` field of a multipart/form-data body (audio and file uploads); "" if it has none. Forms that
+/// workers could read in more than one way are refused.
+std::expected<std::string_view, ApiError> multipart_model(std::string_view content_type,
+                                                          std::string_view body);
 
 }  // namespace heng

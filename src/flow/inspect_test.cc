@@ -219,21 +219,56 @@ TEST(Inspect, TheLargerOfTwoLimitsCounts) {
     EXPECT_EQ(inspect(body).facts.output_tokens_max, 900u);
 }
 
+std::string form(std::string_view disposition, std::string_view value = "m") {
+  return fmt::format("--X\r\n{}\r\n\r\n{}\r\n--X--\r\n", disposition, value);
+}
+
 TEST(Multipart, FindsTheModelField) {
   const std::string body =
-      "--X\r\nContent-Disposition: form-data; name=\"file\"; "
-      "filename=\"a\"\r\n\r\nname=\"model\"\r\n\r\n--X\r\n"
-      "Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--X--\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", body), "whisper-1");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"X\"; charset=utf-8", body), "whisper-1");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=Y", body), "");
-  EXPECT_EQ(multipart_model("multipart/form-data", body), "");
-  const std::string named_so =
-      "--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\ncontents\r\n--X--\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", named_so), "");
-  const std::string bare = "--\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n----\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=", bare), "");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"\"", bare), "");
+      "preamble\r\n--X\r\nContent-Disposition: form-data; name=\"file\"; "
+      "filename=\"a\"\r\n\r\nname=\"model\"\r\n\r\n--X \r\nContent-Type: text/plain\r\n"
+      "Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--X--\r\nepilogue";
+  for (const char* type :
+       {"multipart/form-data; boundary=X", "multipart/form-data; boundary=\"X\"; charset=utf-8",
+        "multipart/form-data;Boundary = X ;", "multipart/form-data; xboundary=Y; BOUNDARY=X"})
+    EXPECT_EQ(multipart_model(type, body), "whisper-1") << type;
+  for (const char* disposition :
+       {"Content-Disposition: form-data; name=model", "content-disposition:form-data;NAME = \"model\"",
+        "Content-Disposition: form-data; filename=\"name=;x\"; name=\"model\""})
+    EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", form(disposition)), "m") << disposition;
+  for (const char* disposition : {"Content-Disposition: form-data; name=\"file\"; filename=\"model\"",
+                                  "Content-Disposition: form-data; name=\"a; name=\\\"; filename=\"model\"",
+                                  "Content-Disposition: form-data; name=\"Model\"",
+                                  "Content-Disposition: form-data; xname=model; name=a"})
+    EXPECT_NE(multipart_model("multipart/form-data; boundary=X", form(disposition)).value_or(""), "m")
+        << disposition;
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", "--X--\r\n"), "");
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X",
+                            "--X\r\nContent-Disposition: form-data; name=model\r\n\r\n--X--\r\n"),
+            "")
+      << "empty";
+}
+
+TEST(Multipart, WhatCanBeReadInTwoWaysIsRefused) {
+  const std::string good = form("Content-Disposition: form-data; name=\"model\"");
+  for (const char* type :
+       {"multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\"\"",
+        "multipart/form-data; boundary=Y", "multipart/form-data; boundary=X; boundary=Y",
+        "multipart/form-data; boundary=\"X", "multipart/form-data; boundary=\"X\"Y",
+        "multipart/form-data; boundary*=X", "multipart/form-data; boundary=\"\\X\""})
+    EXPECT_FALSE(multipart_model(type, good)) << type;
+  for (const char* disposition :
+       {"Content-Disposition: form-data; name=\"a\"; name=\"model\"",
+        "Content-Disposition: form-data; name=\"mod\\el\"",
+        "Content-Disposition: form-data; name*=utf-8''model; name=a", "Content-Disposition: form-data",
+        "Content-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=model",
+        "Content-Disposition: form-data;\r\n name=model", "Content-Disposition: form-data; name=\"model",
+        "Content-Disposition: form-data; name=a\nContent-Disposition: form-data; name=model"})
+    EXPECT_FALSE(multipart_model("multipart/form-data; boundary=X", form(disposition))) << disposition;
+  const std::string part = good.substr(0, good.find("--X--"));
+  for (const std::string& body :
+       {part + good, part, part + "--Xtra\r\n" + good.substr(5), std::string("--X")})
+    EXPECT_FALSE(multipart_model("multipart/form-data; boundary=X", body)) << body;
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ void Exchange::begin(ServerConnection& connection) {
   id_ = given_id && is_request_id(*given_id) ? std::string(*given_id) : gateway_.new_request_id();
   peer_ = connection.peer();
   bytes_in_ = connection.body().size();
-  if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_))
+  const bool models_limited = tenant_ && !tenant_->models.empty();
+  if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_, models_limited))
     return refuse(*error);
   if (!find_pool() || !read_queueing()) return;
   const RequestFacts& facts = request_.facts();
