@@ -11,7 +11,7 @@
 
 #include "base/result.h"
 #include "flow/event_boundary.h"
-#include "flow/inspect.h"
+#include "flow/usage.h"
 
 namespace {
 
@@ -48,8 +48,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string_view part = text.substr(at, 1 + (cut >> 24) % 40);
     const std::vector<char> piece(part.begin(), part.end());  // in memory of its own
     boundary.take({piece.data(), piece.size()});
-    heng::Usage usage;
-    if (heng::find_usage({piece.data(), piece.size()}, usage))
+    heng::UsageReader usage;
+    usage.take({piece.data(), piece.size()});
+    if (usage.usage().prompt_tokens != 0)
       HENG_ASSERT(part.contains("\"usage\"") || part.contains("\"timings\""));
     at += part.size();
   }

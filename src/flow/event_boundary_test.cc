@@ -40,6 +40,18 @@ bool between_events_by_lines(const std::string& text) {
   return blank && line.empty();
 }
 
+TEST(EventBoundary, CountsEventsHoweverTheyAreCut) {
+  const std::string_view text = "data: a\n\ndata: b\r\n\r\nevent: c\ndata: c\n\ndata: [DONE]\n\ndata: cut\n";
+  for (std::size_t at = 0; at <= text.size(); ++at) {
+    for (std::size_t to = at; to <= text.size(); ++to) {
+      EventBoundary boundary;
+      for (const auto piece : {text.substr(0, at), text.substr(at, to - at), text.substr(to)})
+        boundary.take(piece);
+      ASSERT_EQ(boundary.events(), 4u) << at << " " << to;
+    }
+  }
+}
+
 RC_GTEST_PROP(EventBoundaryProperty, AgreesWithAReaderOfLinesHoweverThePiecesAreCut, ()) {
   EventBoundary boundary;
   std::string whole;

@@ -10,7 +10,6 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #ifdef __SSE2__
@@ -312,8 +311,10 @@ void RequestInspector::Parser::read_field(Key known, std::string_view key, od::v
       return;
     }
     case Key::max_tokens:
+      // Two names of the same: whichever the worker heeds, it is no more than the larger.
       facts.output_tokens_max =
-          static_cast<std::uint32_t>(bounded_number(checked_scalar(value), key, kTokensMax));
+          std::max(facts.output_tokens_max,
+                   static_cast<std::uint32_t>(bounded_number(checked_scalar(value), key, kTokensMax)));
       return;
     case Key::choices:
       bounded_number(checked_scalar(value), key, kChoicesMax);
@@ -374,93 +375,109 @@ std::optional<ApiError> RequestInspector::inspect_json(std::string_view body, st
 
 namespace {
 
-/// `fields` of one part of a form. "filename" ends with "name" too, hence the look at the byte before.
-bool names_model(std::string_view fields) {
-  for (std::size_t at = fields.find("name="); at != fields.npos; at = fields.find("name=", at + 1)) {
-    if (at == 0 || std::string_view(" \t;").find(fields[at - 1]) == std::string_view::npos) continue;
-    const std::string_view value = fields.substr(at + 5);
-    if (value.starts_with("\"model\"") || value.starts_with("model\r") || value.starts_with("model;"))
-      return true;
+std::string_view without_space(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+/// Calls `use(name, value)` for the parameters of a field's value, quotes removed. False where it is not
+/// clear what they are.
+template <class Use>
+bool each_parameter(std::string_view text, Use use) {
+  text.remove_prefix(std::min(text.find(';'), text.size()));
+  while (true) {
+    text.remove_prefix(std::min(text.find_first_not_of("; \t"), text.size()));
+    if (text.empty()) return true;
+    const std::size_t equals = text.find_first_of("=;");
+    if (equals == text.npos || text[equals] == ';') return false;
+    const std::string_view name = without_space(text.substr(0, equals));
+    text.remove_prefix(equals + 1);
+    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+    std::size_t end = std::min(text.find(';'), text.size());
+    std::string_view value = without_space(text.substr(0, end));
+    if (text.starts_with('"')) {
+      std::size_t quote = 1;
+      while (quote < text.size() && text[quote] != '"') quote += text[quote] == '\\' ? 2 : 1;
+      if (quote >= text.size()) return false;
+      value = text.substr(1, quote - 1);
+      end = std::min(text.find(';', quote), text.size());
+      if (!without_space(text.substr(quote + 1, end - quote - 1)).empty()) return false;
+    }
+    if (!use(name, value)) return false;
+    text.remove_prefix(end);
   }
-  return false;
+}
+
+bool same_word(std::string_view text, std::string_view small) {
+  return std::ranges::equal(text, small,
+                            [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a | 0x20 : a) == b; });
+}
+
+/// Whether the part of a form with these header lines is its `model`; nothing if it is not clear.
+std::optional<bool> names_model(std::string_view lines) {
+  std::optional<std::string_view> name;
+  while (!lines.empty()) {
+    const std::size_t end = std::min(lines.find("\r\n"), lines.size());
+    const std::string_view line = lines.substr(0, end);
+    lines.remove_prefix(std::min(end + 2, lines.size()));
+    const std::size_t colon = line.find(':');
+    if (colon == line.npos || line.starts_with(' ') || line.find_first_of("\t\r\n") != line.npos)
+      return std::nullopt;
+    if (!same_word(without_space(line.substr(0, colon)), "content-disposition")) continue;
+    if (name) return std::nullopt;
+    const bool clear =
+        each_parameter(line.substr(colon), [&](std::string_view parameter, std::string_view value) {
+          // "name*" is another way to write it (RFC 2231), as is an escape.
+          if (parameter.size() > 4 && same_word(parameter.substr(0, 5), "name*")) return false;
+          if (!same_word(parameter, "name")) return true;
+          if (name || value.contains('\\')) return false;
+          name = value;
+          return true;
+        });
+    if (!clear || !name) return std::nullopt;
+  }
+  return name == "model";
 }
 
 }  // namespace
 
-std::string_view multipart_model(std::string_view content_type, std::string_view body) {
-  const std::size_t at = content_type.find("boundary=");
-  if (at == content_type.npos) return {};
-  std::string_view boundary = content_type.substr(at + 9);
-  boundary = boundary.starts_with('"') ? boundary.substr(1, boundary.find('"', 1) - 1)
-                                       : boundary.substr(0, boundary.find(';'));
-  if (boundary.empty() || boundary.size() > 70) return {};  // RFC 2046 5.1.1
+std::expected<std::string_view, ApiError> multipart_model(std::string_view content_type,
+                                                          std::string_view body) {
+  const auto unclear = [](std::string_view what) {
+    return std::unexpected(ApiError{400, fmt::format("the multipart/form-data body {}", what), {}, {}});
+  };
+  std::string_view boundary;
+  const bool clear = each_parameter(content_type, [&](std::string_view name, std::string_view value) {
+    if (!same_word(name.substr(0, 8), "boundary")) return true;
+    const bool only = name.size() == 8 && boundary.empty();
+    boundary = value;
+    return only;
+  });
+  // RFC 2046 5.1.1
+  if (!clear || boundary.empty() || boundary.size() > 70 || boundary.contains('\\'))
+    return unclear("needs one boundary in its Content-Type");
   // A delimiter stands at the start of a line (RFC 2046 5.1.1); only the first line has no line break before
   // it.
   const std::string delimiter = fmt::format("\r\n--{}", boundary);
-  std::size_t head =
-      body.starts_with(std::string_view(delimiter).substr(2)) ? delimiter.size() - 2 : body.find(delimiter);
-  while (head != body.npos) {
+  std::size_t at = body.starts_with(std::string_view(delimiter).substr(2)) ? delimiter.size() - 2 : body.npos;
+  if (at == body.npos && (at = body.find(delimiter)) != body.npos) at += delimiter.size();
+  std::optional<std::string_view> model;
+  while (at != body.npos && body.substr(at, 2) != "--") {
+    const std::size_t head = body.find("\r\n", at);
     const std::size_t content = body.find("\r\n\r\n", head);
-    if (content == body.npos) return {};
-    const std::size_t next = body.find(delimiter, content + 2);  // an empty part has one line break for both
-    if (next == body.npos) return {};
-    if (names_model(body.substr(head, content + 2 - head))) {
-      return next < content + 4 ? std::string_view() : body.substr(content + 4, next - content - 4);
+    const std::size_t next = content == body.npos ? content : body.find(delimiter, content + 2);
+    if (next == body.npos || !without_space(body.substr(at, head - at)).empty()) return unclear("is cut off");
+    const auto is_model = names_model(body.substr(head + 2, content - std::min(content, head + 2)));
+    if (!is_model) return unclear("has a part whose name is not clear");
+    if (*is_model) {
+      if (model) return std::unexpected(ApiError{400, "'model' is given twice", "model", "duplicate_key"});
+      model = body.substr(content + 4,
+                          next - std::min(next, content + 4));  // an empty one has one line break for both
     }
-    head = next + delimiter.size();
+    at = next + delimiter.size();
   }
-  return {};
-}
-
-namespace {
-
-/// The number after `"key":` in `text`.
-std::optional<std::uint32_t> number_after(std::string_view text, std::string_view key) {
-  const std::size_t at = text.find(key);
-  if (at == text.npos) return std::nullopt;
-  const std::size_t digit = std::min(text.find_first_not_of(": \t\r\n", at + key.size()), text.size());
-  std::uint32_t number = 0;
-  const auto [end, error] = std::from_chars(text.data() + digit, text.data() + text.size(), number);
-  if (error != std::errc()) return std::nullopt;
-  return number;
-}
-
-}  // namespace
-
-bool find_usage(std::string_view piece, Usage& usage) {
-  constexpr std::size_t kTail = 4096;  // engines write `usage` at or near the end
-  if (piece.size() > kTail) piece.remove_prefix(piece.size() - kTail);
-  const auto from = [&](std::string_view key) {
-    const void* found = memmem(piece.data(), piece.size(), key.data(), key.size());
-    return found == nullptr
-               ? std::string_view()
-               : piece.substr(static_cast<std::size_t>(static_cast<const char*>(found) - piece.data()));
-  };
-  std::string_view text = from("\"usage\"");
-  const auto either = [&](std::string_view a, std::string_view b) {
-    const auto number = number_after(text, a);
-    return number ? number : number_after(text, b);
-  };
-  if (const auto prompt = either("\"prompt_tokens\"", "\"input_tokens\"")) {
-    const auto cached = number_after(text, "\"cached_tokens\"");
-    usage = {.prompt_tokens = *prompt,
-             .cached_tokens = cached.value_or(0),
-             .cached_known = cached.has_value(),
-             .output_tokens = either("\"completion_tokens\"", "\"output_tokens\"").value_or(0)};
-    return true;
-  }
-  // llama-server ends a stream whose client did not ask for `usage` with its timings: tokens from the cache,
-  // tokens processed, tokens made (llama.cpp, tools/server/README.md, "timings").
-  text = from("\"timings\"");
-  const auto cached = number_after(text, "\"cache_n\""), processed = number_after(text, "\"prompt_n\"");
-  if (!cached || !processed) return false;
-  const std::uint64_t prompt = std::uint64_t{*cached} + *processed;
-  if (prompt > std::numeric_limits<std::uint32_t>::max()) return false;
-  usage = {.prompt_tokens = static_cast<std::uint32_t>(prompt),
-           .cached_tokens = *cached,
-           .cached_known = true,
-           .output_tokens = number_after(text, "\"predicted_n\"").value_or(0)};
-  return true;
+  if (at == body.npos) return unclear("does not have the boundary that its Content-Type says");
+  return model.value_or(std::string_view());
 }
 
 }  // namespace heng

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,18 +43,9 @@ class RequestInspector {
   std::unique_ptr<Parser> parser_;
 };
 
-/// Finds the `model` field of a multipart/form-data body (audio and file uploads); "" if it has none.
-std::string_view multipart_model(std::string_view content_type, std::string_view body);
-
-/// What a worker says it has processed; found in the last bytes of an answer.
-struct Usage {
-  std::uint32_t prompt_tokens = 0;
-  std::uint32_t cached_tokens = 0;  // of the prompt
-  bool cached_known = false;        // 0 may also mean that the worker does not say
-  std::uint32_t output_tokens = 0;
-};
-/// Looks for a `usage` object, or else llama-server's `timings`, in a piece of an answer (plain JSON or an
-/// SSE event). Cheap enough for every chunk.
-bool find_usage(std::string_view piece, Usage& usage);
+/// The `model` field of a multipart/form-data body (audio and file uploads); "" if it has none. Forms that
+/// workers could read in more than one way are refused.
+std::expected<std::string_view, ApiError> multipart_model(std::string_view content_type,
+                                                          std::string_view body);
 
 }  // namespace heng

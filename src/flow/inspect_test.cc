@@ -213,56 +213,62 @@ TEST(Inspect, AgreesWithStrictParserOnRandomTexts) {
   }));
 }
 
+TEST(Inspect, TheLargerOfTwoLimitsCounts) {
+  for (const char* body : {R"({"max_tokens":1,"max_completion_tokens":900})",
+                           R"({"max_completion_tokens":900,"max_tokens":1,"max_output_tokens":null})"})
+    EXPECT_EQ(inspect(body).facts.output_tokens_max, 900u);
+}
+
+std::string form(std::string_view disposition, std::string_view value = "m") {
+  return fmt::format("--X\r\n{}\r\n\r\n{}\r\n--X--\r\n", disposition, value);
+}
+
 TEST(Multipart, FindsTheModelField) {
   const std::string body =
-      "--X\r\nContent-Disposition: form-data; name=\"file\"; "
-      "filename=\"a\"\r\n\r\nname=\"model\"\r\n\r\n--X\r\n"
-      "Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--X--\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", body), "whisper-1");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"X\"; charset=utf-8", body), "whisper-1");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=Y", body), "");
-  EXPECT_EQ(multipart_model("multipart/form-data", body), "");
-  const std::string named_so =
-      "--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\ncontents\r\n--X--\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", named_so), "");
-  const std::string bare = "--\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n----\r\n";
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=", bare), "");
-  EXPECT_EQ(multipart_model("multipart/form-data; boundary=\"\"", bare), "");
+      "preamble\r\n--X\r\nContent-Disposition: form-data; name=\"file\"; "
+      "filename=\"a\"\r\n\r\nname=\"model\"\r\n\r\n--X \r\nContent-Type: text/plain\r\n"
+      "Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--X--\r\nepilogue";
+  for (const char* type :
+       {"multipart/form-data; boundary=X", "multipart/form-data; boundary=\"X\"; charset=utf-8",
+        "multipart/form-data;Boundary = X ;", "multipart/form-data; xboundary=Y; BOUNDARY=X"})
+    EXPECT_EQ(multipart_model(type, body), "whisper-1") << type;
+  for (const char* disposition :
+       {"Content-Disposition: form-data; name=model", "content-disposition:form-data;NAME = \"model\"",
+        "Content-Disposition: form-data; filename=\"name=;x\"; name=\"model\""})
+    EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", form(disposition)), "m") << disposition;
+  for (const char* disposition : {"Content-Disposition: form-data; name=\"file\"; filename=\"model\"",
+                                  "Content-Disposition: form-data; name=\"a; name=\\\"; filename=\"model\"",
+                                  "Content-Disposition: form-data; name=\"Model\"",
+                                  "Content-Disposition: form-data; xname=model; name=a"})
+    EXPECT_NE(multipart_model("multipart/form-data; boundary=X", form(disposition)).value_or(""), "m")
+        << disposition;
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X", "--X--\r\n"), "");
+  EXPECT_EQ(multipart_model("multipart/form-data; boundary=X",
+                            "--X\r\nContent-Disposition: form-data; name=model\r\n\r\n--X--\r\n"),
+            "")
+      << "empty";
 }
 
-TEST(Usage, IsFoundInBothDialects) {
-  Usage usage;
-  EXPECT_TRUE(
-      find_usage(R"(data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,)"
-                 R"("prompt_tokens_details":{"cached_tokens":8}}})",
-                 usage));
-  EXPECT_EQ(usage.prompt_tokens, 11u);
-  EXPECT_EQ(usage.output_tokens, 5u);
-  EXPECT_EQ(usage.cached_tokens, 8u);
-  EXPECT_TRUE(find_usage(R"("usage": {"input_tokens" : 3, "output_tokens": 4})", usage));
-  EXPECT_EQ(usage.prompt_tokens, 3u);
-  EXPECT_EQ(usage.output_tokens, 4u);
-  EXPECT_EQ(usage.cached_tokens, 0u);
-  EXPECT_FALSE(find_usage(R"({"usage":null})", usage));
-  EXPECT_FALSE(find_usage("data: {}", usage));
-}
-
-TEST(Usage, IsFoundInTheTimingsOfLlamaServer) {
-  const std::string timings =
-      R"("timings":{"cache_n":1227,"prompt_n":26,"prompt_ms":34.3,"predicted_n":8,"predicted_ms":24.8}})";
-  Usage usage;
-  EXPECT_TRUE(find_usage(R"(data: {"choices":[{"finish_reason":"length","delta":{}}],)" + timings, usage));
-  EXPECT_EQ(usage.prompt_tokens, 1253u);
-  EXPECT_EQ(usage.cached_tokens, 1227u);
-  EXPECT_TRUE(usage.cached_known);
-  EXPECT_EQ(usage.output_tokens, 8u);
-  EXPECT_TRUE(find_usage(R"({"usage":{"prompt_tokens":7,"completion_tokens":2},)" + timings, usage));
-  EXPECT_EQ(usage.prompt_tokens, 7u) << "what is standard comes first";
-  EXPECT_FALSE(usage.cached_known);
-  EXPECT_TRUE(find_usage(R"({"usage":null,)" + timings, usage)) << "as some engines write in every event";
-  EXPECT_EQ(usage.prompt_tokens, 1253u);
-  EXPECT_FALSE(find_usage(R"({"timings":{"prompt_n":26,"predicted_n":8}})", usage)) << "older ones say less";
-  EXPECT_FALSE(find_usage(R"({"timings":{"cache_n":4294967295,"prompt_n":1}})", usage));
+TEST(Multipart, WhatCanBeReadInTwoWaysIsRefused) {
+  const std::string good = form("Content-Disposition: form-data; name=\"model\"");
+  for (const char* type :
+       {"multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\"\"",
+        "multipart/form-data; boundary=Y", "multipart/form-data; boundary=X; boundary=Y",
+        "multipart/form-data; boundary=\"X", "multipart/form-data; boundary=\"X\"Y",
+        "multipart/form-data; boundary*=X", "multipart/form-data; boundary=\"\\X\""})
+    EXPECT_FALSE(multipart_model(type, good)) << type;
+  for (const char* disposition :
+       {"Content-Disposition: form-data; name=\"a\"; name=\"model\"",
+        "Content-Disposition: form-data; name=\"mod\\el\"",
+        "Content-Disposition: form-data; name*=utf-8''model; name=a", "Content-Disposition: form-data",
+        "Content-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=model",
+        "Content-Disposition: form-data;\r\n name=model", "Content-Disposition: form-data; name=\"model",
+        "Content-Disposition: form-data; name=a\nContent-Disposition: form-data; name=model"})
+    EXPECT_FALSE(multipart_model("multipart/form-data; boundary=X", form(disposition))) << disposition;
+  const std::string part = good.substr(0, good.find("--X--"));
+  for (const std::string& body :
+       {part + good, part, part + "--Xtra\r\n" + good.substr(5), std::string("--X")})
+    EXPECT_FALSE(multipart_model("multipart/form-data; boundary=X", body)) << body;
 }
 
 }  // namespace

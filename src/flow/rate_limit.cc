@@ -13,6 +13,7 @@ namespace heng {
 namespace {
 
 constexpr double kSecondsPerMinute = 60;
+constexpr double kDebtMinutes = 60;        // one answer, or one lie of a worker, locks a key out no longer
 constexpr Duration kConcurrentRetry = 1s;  // nobody knows when one of the key's requests ends
 
 }  // namespace
@@ -30,7 +31,7 @@ void TokenBucket::set_limit(double per_minute, Instant now) {
 
 void TokenBucket::take(double amount, Instant now) {
   if (!limited()) return;
-  level_ = std::min(per_minute_, level(now) - amount);
+  level_ = std::clamp(level(now) - amount, -kDebtMinutes * per_minute_, per_minute_);
   filled_ = std::max(filled_, now);
 }
 

@@ -37,6 +37,14 @@ TEST(RateLimit, TokensAreReservedAndSettled) {
   EXPECT_NEAR(to_seconds(use.admit(1, Instant{})->retry_after), 120.06, 0.01) << "overdrawn";
 }
 
+TEST(RateLimit, DebtsAreBounded) {
+  KeyUse use({.tokens_per_minute = 1000}, Instant{});
+  ASSERT_FALSE(use.admit(1, Instant{}));
+  use.end(1, 1e12, Instant{});
+  EXPECT_TRUE(use.admit(1, Instant(60min)));
+  EXPECT_FALSE(use.admit(1, Instant(61min)));
+}
+
 TEST(RateLimit, WhatCanNeverFitIsToldSo) {
   KeyUse use({.tokens_per_minute = 1000}, Instant{});
   const auto refusal = use.admit(1001, Instant{});

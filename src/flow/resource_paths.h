@@ -1,4 +1,4 @@
-// Which paths name something that belongs to somebody.
+// What paths and answers name that belongs to somebody.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +23,9 @@ inline bool is_plain_word(std::string_view segment) {
   return std::ranges::all_of(segment, [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
 }
 
+/// Loads or unloads adapters: the operator's affair.
+inline bool changes_worker(std::string_view path) { return path.contains("lora_adapter"); }
+
 /// A call that anybody may make since it neither names nor lists what belongs to somebody: inference, and
 /// making something new. Not what changes the worker itself.
 inline bool is_open_call(std::string_view method, std::string_view path) {
@@ -33,9 +36,14 @@ inline bool is_open_call(std::string_view method, std::string_view path) {
     words_only = words_only && is_plain_word(segment);
     if (segments++ == 0) first = segment;
   });
-  if (!words_only || first.contains("lora_adapter")) return false;
+  if (!words_only || changes_worker(path)) return false;
   if (first == "audio" || first == "images") return true;
   return method == "POST" && (segments == 1 || first == "chat" || first == "messages");
 }
+
+/// The id of what an answer describes, from its beginning: `id` of its JSON object, or in a stream that of an
+/// event or of the event's `response`. What lies deeper may be what the client wrote. "" as long as there is
+/// none; ids that read like a part of the API are none.
+std::string_view answer_id(std::string_view text, bool event_stream);
 
 }  // namespace heng

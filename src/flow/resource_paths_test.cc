@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace heng {
 namespace {
 
@@ -27,6 +29,27 @@ TEST(OpenCalls, NameNothingAndListNothing) {
     for (const char* method : {"GET", "HEAD", "DELETE", "PUT", "PATCH"})
       EXPECT_FALSE(is_open_call(method, path)) << method << " " << path;
   }
+}
+
+TEST(AnswerId, IsTheAnswersOwn) {
+  EXPECT_EQ(answer_id(R"({"id":"file-1","object":"file"})", false), "file-1");
+  EXPECT_EQ(answer_id("\n{ \"a\" : [1, {\"id\": \"x1\"}], \"id\" : \"b_1\" ,", false), "b_1");
+  const std::string created = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{";
+  EXPECT_EQ(answer_id(created + R"("id":"resp_1","object")", true), "resp_1");
+  EXPECT_EQ(answer_id(created + R"("metadata":{"id":"x1"},"id":"resp_1",)", true), "resp_1");
+  EXPECT_EQ(answer_id("data: {\"type\":\"ping\"}\n\ndata: {\"id\":\"resp_1\"}", true), "resp_1");
+}
+
+TEST(AnswerId, IsNotWhatTheClientWrote) {
+  for (const char* text :
+       {"", "{", R"({"id")", R"({"id":)", R"({"id":"cut)", R"({"id":"cut")", R"({"id":1,"x1":"y1"})",
+        R"({"detail":[{"input":{"id":"x1"}}]})", R"({"metadata":{"id":"x1"},"user":"\"id\":\"x1\""})",
+        R"([{"id":"x1"}])", R"({"response":{"id":"x1"}})", R"({"id":["x1"]})", R"({"a":"id","b":"x1"})",
+        R"(said {"id":"x1"})", R"({}{"id":"x1"})", R"({"id":"x\u0031"} )", R"({"id":"files"})",
+        R"({"id":"load_lora_adapter"})", R"({"id":""})"}) {
+    EXPECT_EQ(answer_id(text, false), "") << text;
+  }
+  EXPECT_EQ(answer_id(R"(data: {"item":{"id":"x1"},"response":{"tools":[{"id":"x1"}]}})", true), "");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "flow/usage.h"
 #include "gateway/client_request.h"
 #include "gateway/model_pool.h"
 #include "live/http_client.h"

@@ -32,6 +32,8 @@ bool is_encoded(const HttpHead& head) {
   });
 }
 
+bool is_content_type(const HeaderField& field) { return equals_ignoring_case(field.name, "content-type"); }
+
 }  // namespace
 
 bool ClientRequest::is_inference() const {
@@ -46,7 +48,7 @@ bool ClientRequest::stores_resource() const {
 }
 
 std::optional<ApiError> ClientRequest::read(const ServerConnection& connection, const Config& config,
-                                            RequestInspector& inspector) {
+                                            RequestInspector& inspector, bool models_limited) {
   const HttpHead& head = connection.head();
   const std::string_view body = connection.body();
   facts_ = {};
@@ -55,16 +57,21 @@ std::optional<ApiError> ClientRequest::read(const ServerConnection& connection, 
   target_ = head.target;
   if (has_dot_segments(path())) return ApiError{400, "the path must not have '.' or '..' segments", {}, {}};
   if (is_encoded(head)) return ApiError{415, "compressed request bodies are not accepted", {}, {}};
+  if (std::ranges::count_if(head.fields, is_content_type) > 1)
+    return ApiError{400, "Content-Type is given twice", {}, {}};
   const std::string_view type = head.find("content-type").value_or("");
   const bool json_path = is_inference();
-  if (starts_ignoring_case(type, "multipart/form-data") && !json_path) {
-    facts_.model = facts_.model_token = multipart_model(type, body);
-  } else {
-    const bool json_type = is_json(type);
-    if (json_path && !json_type) return ApiError{415, "the request body must be application/json", {}, {}};
-    if (json_path || (json_type && body.starts_with('{'))) {
-      if (auto error = inspector.inspect_json(body, config.limits.json_depth, facts_)) return error;
-    }
+  if (json_path && !is_json(type)) return ApiError{415, "the request body must be application/json", {}, {}};
+  // Many workers read a JSON object whatever its type says.
+  const std::size_t start = std::min(body.find_first_not_of(" \t\r\n"), body.size());
+  if (json_path || body.substr(start).starts_with('{')) {
+    if (auto error = inspector.inspect_json(body, config.limits.json_depth, facts_)) return error;
+  } else if (starts_ignoring_case(type, "multipart/form-data") && !body.empty()) {
+    const auto model = multipart_model(type, body);
+    if (!model) return model.error();
+    facts_.model = facts_.model_token = *model;
+  } else if (models_limited && !body.empty()) {
+    return ApiError{415, "with this API key the request body must be a JSON object or a form", {}, {}};
   }
   if (facts_.model.size() > kModelNameMax)
     return ApiError{400, "the model's name is too long", "model", "invalid_value"};
@@ -80,7 +87,10 @@ void ClientRequest::keep(ServerConnection& connection, std::string_view id, bool
     if (is_hop_by_hop(field.name) || is_replaced(field.name) || is_nominated(nominated, field.name)) continue;
     if (is_credential(field.name) && !with_credentials) continue;
     std::string& fields = is_credential(field.name) ? credentials_ : fields_;
-    fields.append(field.name).append(": ").append(field.value).append("\r\n");
+    // What is compressed cannot be accounted for.
+    const bool coding = method_ == "POST" && reads_as(field.name, "accept-encoding");
+    const std::string_view value = coding ? "identity" : field.value;
+    fields.append(field.name).append(": ").append(value).append("\r\n");
   }
   fields_.append("x-request-id: ").append(id);
   fields_.append("\r\nx-forwarded-for: ").append(connection.peer()).append("\r\n");

@@ -20,9 +20,10 @@ inline constexpr std::size_t kBufferKept = 4 << 10;
 class ClientRequest {
  public:
   /// Looks into head and body; what is wrong with them, if something is. Views in facts() point into the
-  /// connection's body: valid until keep().
+  /// connection's body: valid until keep(). `models_limited`: what cannot be read is refused, since it may
+  /// name a model.
   std::optional<ApiError> read(const ServerConnection& connection, const Config& config,
-                               RequestInspector& inspector);
+                               RequestInspector& inspector, bool models_limited);
   /// Takes what is to be sent on from the connection. `id`: its x-request-id.
   void keep(ServerConnection& connection, std::string_view id, bool with_credentials);
   /// The bytes for one worker, which knows the model by the name `model`; `buffer` holds what is not the

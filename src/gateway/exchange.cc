@@ -44,7 +44,8 @@ void Exchange::begin(ServerConnection& connection) {
   id_ = given_id && is_request_id(*given_id) ? std::string(*given_id) : gateway_.new_request_id();
   peer_ = connection.peer();
   bytes_in_ = connection.body().size();
-  if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_))
+  const bool models_limited = tenant_ && !tenant_->models.empty();
+  if (const auto error = request_.read(connection, gateway_.config_, gateway_.inspector_, models_limited))
     return refuse(*error);
   if (!find_pool() || !read_queueing()) return;
   const RequestFacts& facts = request_.facts();
@@ -55,7 +56,6 @@ void Exchange::begin(ServerConnection& connection) {
   if (!admit_by_key()) return;
   if (gateway_.recorder_) gateway_.recorder_->request(view_.id, id_);
   session_ = session_key();
-  stores_resource_ = request_.stores_resource();
   request_.keep(connection, id_, gateway_.config_.forward_authorization);
   if (pool_->line().empty()) {
     if (const Slot slot = choose_worker(); slot != kNoSlot) {
@@ -127,12 +127,13 @@ bool Exchange::owns_what_it_names() {
   };
   const std::string_view previous = request_.facts().previous_response_id;
   if (!previous.empty() && !is_own(previous)) return false;
+  if (changes_worker(request_.path())) return false;
   if (is_open_call(request_.method(), request_.path())) return true;
   bool names_any = false, owns_all = true;
   each_segment(request_.path(), [&](std::string_view segment) {
-    const bool own = is_own(segment);
-    names_any = names_any || own;
-    owns_all = owns_all && (own || is_plain_word(segment));
+    const bool named = !is_plain_word(segment);
+    names_any = names_any || named;
+    owns_all = owns_all && (!named || is_own(segment));
   });
   return names_any && owns_all;
 }
@@ -343,6 +344,7 @@ void Exchange::note_first_byte(Instant now) {
 void Exchange::start_answer(const HttpHead& head) {
   status_ = head.status;
   answering_ = true;
+  stores_resource_ = request_.stores_resource() && status_ >= 200 && status_ < 300;  // errors echo requests
   std::vector<HeaderField>& fields = gateway_.answer_fields_;
   fields.clear();
   std::string joined;
@@ -375,15 +377,16 @@ void Exchange::start_answer(const HttpHead& head) {
 void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) {
   const Instant now = gateway_.loop_.now();
   current_->worker().progress(now);
-  if (bytes_out_ != 0 && !flowing_) {
+  const bool first = bytes_out_ == 0;
+  if (!first && !flowing_) {
     flowing_ = true;
     current_->worker().flowing(view_.id, outcome_of(status_), now);
   }
   for (const std::string_view piece : pieces) {
     if (stores_resource_) note_stored_resource(piece);
-    if (piece.size() > 24) find_usage(piece, usage_);
+    usage_.take(piece);
     bytes_out_ += piece.size();
-    boundary_.take(piece);
+    if (event_stream_) boundary_.take(piece);
     if (ends_by_close_) {
       last_bytes_.append(piece.substr(piece.size() - std::min(piece.size(), kLastEvent.size())));
       last_bytes_.erase(0, last_bytes_.size() - std::min(last_bytes_.size(), kLastEvent.size()));
@@ -392,16 +395,15 @@ void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) 
   if (complete && cut_short())
     return break_off({Outcome::reset, true, "closed before the last event of its stream"});
   if (event_stream_ && !pieces.empty()) {
-    if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && pieces_ > 0) {
+    if (MemberMetrics* metrics = pool_->metrics(current_->slot()); metrics != nullptr && !first) {
       metrics->inter_token.observe(to_seconds(now - last_piece_));
     }
     last_piece_ = now;
-    pieces_ += static_cast<std::uint32_t>(pieces.size());
   }
   connection_->write(pieces, complete);
   if (complete) {
     if (!view_.stream && status_ < 400 && request_.is_inference())
-      pool_->learn_whole_answer(current_->slot(), usage_.output_tokens, now - current_->started());
+      pool_->learn_whole_answer(current_->slot(), usage().output_tokens, now - current_->started());
     current_->end(outcome_of(status_), tokens(), now);
     finish(End::completed);
   } else if (connection_->pending_bytes() > gateway_.config_.limits.stream_buffer_bytes) {
@@ -465,16 +467,21 @@ void Exchange::on_client_gone() {
   finish(End::canceled);
 }
 
-/// Later requests about what this answer names ("id") must go to the worker that has it.
+/// Later requests about what this answer names ("id") must go to the worker that has it. Some workers let
+/// clients choose ids: what another tenant made stays that tenant's for as long as it is known.
 void Exchange::note_stored_resource(std::string_view piece) {
-  const std::size_t at = piece.substr(0, 4096).find("\"id\"");
-  if (at == piece.npos) return;
-  const std::size_t open = piece.find('"', at + 4);
-  const std::size_t close = open == piece.npos ? open : piece.find('"', open + 1);
-  if (close == piece.npos || close == open + 1) return;
-  gateway_.resources_.put(resource_key(piece.substr(open + 1, close - open - 1)),
-                          current_->worker().identity(), gateway_.loop_.now());
-  stores_resource_ = false;
+  constexpr std::size_t kStart = 4096;  // of the answer; the id stands there
+  answer_start_.append(piece.substr(0, kStart - answer_start_.size()));
+  const std::string_view id = answer_id(answer_start_, event_stream_);
+  stores_resource_ = id.empty() && answer_start_.size() < kStart;
+  if (id.empty()) return;
+  const Instant now = gateway_.loop_.now();
+  if (tenant_) {
+    const std::uint64_t maker = hash_bytes(tenant_->name);
+    if (gateway_.owners_.find(hash_bytes(id), now).value_or(maker) != maker) return;
+    gateway_.owners_.put(hash_bytes(id), maker, now);
+  }
+  gateway_.resources_.put(resource_key(id), current_->worker().identity(), now);
 }
 
 // --- the end ---
@@ -516,9 +523,9 @@ void Exchange::finish(End end) {
   for (Attempt& attempt : attempts_) attempt.reset();
   request_.release();
   view_ = {};
-  usage_ = {};
+  usage_.reset();
   bytes_out_ = 0;
-  pieces_ = attempts_made_ = 0;
+  attempts_made_ = 0;
   pinned_worker_ = 0;
   status_ = 0;
   waited_ = client_timeout_ = Duration(0);
@@ -528,6 +535,7 @@ void Exchange::finish(End end) {
   left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = ends_by_close_ = false;
   last_bytes_.clear();
   boundary_.reset();
+  answer_start_.clear();
   gateway_.recycle(this);
 }
 
@@ -542,13 +550,13 @@ void Exchange::count_end(End end, Duration took) {
   if (!pool_) return;
   if (end == End::completed && status_ < 400) pool_->duration().observe(to_seconds(took));
   if (end == End::completed && request_.is_inference()) pool_->learn_output(output_tokens());
-  if (usage_.prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage_.prompt_tokens);
+  if (usage().prompt_tokens != 0) pool_->learn_tokens(request_.facts().prompt_bytes, usage().prompt_tokens);
   MemberMetrics* metrics = current_->slot() == kNoSlot ? nullptr : pool_->metrics(current_->slot());
   if (metrics == nullptr) return;
   metrics->count_answer(status_);
-  metrics->prompt_tokens.add(usage_.prompt_tokens);
-  metrics->output_tokens.add(usage_.output_tokens);
-  metrics->cached_tokens.add(usage_.cached_tokens);
+  metrics->prompt_tokens.add(usage().prompt_tokens);
+  metrics->output_tokens.add(usage().output_tokens);
+  metrics->cached_tokens.add(usage().cached_tokens);
 }
 
 /// One JSON line. Prompts and answers never appear in it, nor credentials.
@@ -557,16 +565,17 @@ void Exchange::write_access_line(End end, Duration took) {
   fmt::memory_buffer line;
   fmt::format_to(
       std::back_inserter(line),
-      R"({{"time":{:.3f},"id":{},"client":"{}","key":{},"method":"{}","path":{},"model":{},"worker":{},)"
+      R"({{"time":{:.3f},"id":{},"client":{},"key":{},"method":"{}","path":{},"model":{},"worker":{},)"
       R"("status":{},"end":"{}","attempts":{},"stream":{},"queued_ms":{:.3f},"ttft_ms":{:.3f},)"
       R"("duration_ms":{:.3f},"bytes_in":{},"bytes_out":{},"prompt_tokens":{},"cached_tokens":{},)"
       R"("output_tokens":{}}})",
-      gateway_.wall_time_s(), json_quote(id_), peer_, tenant_ ? json_quote(tenant_->key_id) : "null",
-      request_.method(), json_quote(request_.path()), json_quote(request_.model()),
+      gateway_.wall_time_s(), json_quote(id_), json_quote(peer_),
+      tenant_ ? json_quote(tenant_->key_id) : "null", request_.method(), json_quote(request_.path()),
+      json_quote(request_.model()),
       attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
-      to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,
-      usage_.cached_tokens, output_tokens());
+      to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage().prompt_tokens,
+      usage().cached_tokens, output_tokens());
   gateway_.access_log_->append({line.data(), line.size()});
 }
 

@@ -79,8 +79,12 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool may_try_again(const Attempt& attempt, Outcome outcome);
   void try_again(Attempt& attempt, Outcome outcome);
   void end_attempts(Outcome outcome);
-  std::uint32_t output_tokens() const { return usage_.output_tokens != 0 ? usage_.output_tokens : pieces_; }
-  AnswerTokens tokens() const { return {usage_, pieces_}; }
+  std::uint32_t output_tokens() const {
+    return usage().output_tokens != 0 ? usage().output_tokens : boundary_.events();
+  }
+  const Usage& usage() const { return usage_.usage(); }
+  AnswerTokens tokens() const { return {usage(), boundary_.events()}; }
+  double charged_output() const;
   void start_answer(const HttpHead& head);
   void note_first_byte(Instant now);
   void note_stored_resource(std::string_view piece);
@@ -114,10 +118,9 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   double reserved_tokens_ = 0;  // of the key's
   bool counted_by_key_ = false;
   double charged_ = 0;  // for turns
-  Usage usage_;
+  UsageReader usage_;
   std::uint64_t bytes_in_ = 0;
   std::uint64_t bytes_out_ = 0;
-  std::uint32_t pieces_ = 0;
   std::uint32_t attempts_made_ = 0;
   int status_ = 0;
   bool left_worker_ = false;      // has been moved off a worker that had stopped answering
@@ -128,7 +131,8 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool length_told_ = false;      // the client knows how long the answer is to be
   bool ends_by_close_ = false;    // nothing but the end of its connection says that the stream is complete
   EventBoundary boundary_;
-  std::string last_bytes_;  // of a stream that ends_by_close_
+  std::string last_bytes_;    // of a stream that ends_by_close_
+  std::string answer_start_;  // while its id is looked for
   std::string peer_;
 };
 

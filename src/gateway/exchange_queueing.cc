@@ -60,7 +60,11 @@ bool Exchange::admit_by_key() {
   counted_by_key_ = !refusal;
   if (!refusal) return true;
   pool_->line().count_over_limit(refusal->limit);
-  refuse({429, refusal->message, {}, "rate_limit_exceeded", spread(refusal->retry_after)});
+  refuse({429,
+          refusal->message,
+          {},
+          "rate_limit_exceeded",
+          refusal->ever ? spread(refusal->retry_after) : Duration(0)});
   return false;
 }
 
@@ -76,7 +80,8 @@ void Exchange::append_rate_limits(std::vector<HeaderField>& fields, std::vector<
 
 /// Those refused together must not come back together.
 Duration Exchange::spread(Duration wait) {
-  return from_seconds(to_seconds(wait) * (1 + gateway_.rng_.uniform() / 2));
+  const Duration spread = from_seconds(to_seconds(wait) * (1 + gateway_.rng_.uniform() / 2));
+  return std::clamp(spread, kRetryAfterMin, kRetryAfterMax);
 }
 
 void Exchange::wait_in_line() {
@@ -116,7 +121,7 @@ Duration Exchange::begin_turn(Instant now) {
 
 void Exchange::turn_away(ApiError error) {
   waited_ += gateway_.loop_.now() - waits_since_;
-  error.retry_after = std::clamp(spread(error.retry_after), kRetryAfterMin, kRetryAfterMax);
+  error.retry_after = spread(error.retry_after);
   refuse(error);
 }
 
@@ -126,13 +131,23 @@ void Exchange::change_pool(std::shared_ptr<ModelPool> pool) {
   pool_->line().join(*this, gateway_.loop_.now());
 }
 
+/// Without a report, by the events of a stream, or else as if the answer's JSON were a prompt's.
+double Exchange::charged_output() const {
+  const bool told = usage().prompt_tokens != 0 || output_tokens() != 0;
+  const bool writes = request_.is_inference() && request_.path() != "/v1/embeddings" && status_ < 400;
+  return told || !writes || !answering_ ? output_tokens() : pool_->estimate_tokens(bytes_out_);
+}
+
 /// Tenant and key pay for what the request has taken, whatever was expected.
 void Exchange::settle(End end) {
   const bool served = attempts_made_ != 0 && end != End::refused && (answering_ || end == End::canceled);
-  const double prompt = !served ? 0 : usage_.prompt_tokens != 0 ? usage_.prompt_tokens : view_.prompt_tokens;
+  const double prompt = !served                      ? 0
+                        : usage().prompt_tokens != 0 ? usage().prompt_tokens
+                                                     : view_.prompt_tokens;
+  const double output = charged_output();
   if (pool_ && pool_->line().keeps_accounts())
-    pool_->line().settle(*this, service_cost(prompt, output_tokens()) - charged_);
-  if (counted_by_key_) key_use_->end(reserved_tokens_, prompt + output_tokens(), gateway_.loop_.now());
+    pool_->line().settle(*this, service_cost(prompt, output) - charged_);
+  if (counted_by_key_) key_use_->end(reserved_tokens_, prompt + output, gateway_.loop_.now());
   counted_by_key_ = false;
   key_use_ = nullptr;
 }

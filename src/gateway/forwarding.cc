@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 namespace heng {
 
@@ -21,19 +20,16 @@ bool is_replaced(std::string_view name) {
   constexpr std::string_view kNames[] = {"forwarded",      "true-client-ip", "cf-connecting-ip",
                                          "x-request-id",   "x-real-ip",      "x-client-ip",
                                          "x-original-url", "x-rewrite-url",  "x-cluster-client-ip"};
-  std::array<char, 24> plain;  // longer than any of the names
-  name = name.substr(0, plain.size());
-  // Some servers read "X_Real_IP" as "X-Real-IP".
-  std::ranges::transform(name, plain.begin(), [](char c) { return c == '_' ? '-' : c; });
-  const std::string_view read(plain.data(), name.size());
-  return starts_ignoring_case(read, "x-forwarded-") || starts_ignoring_case(read, "x-heng-") ||
-         std::ranges::any_of(kNames,
-                             [&](std::string_view known) { return equals_ignoring_case(read, known); });
+  const auto starts = [&](std::string_view prefix) {
+    return reads_as(name.substr(0, prefix.size()), prefix);
+  };
+  // "Content_Type" is not what the body was inspected by.
+  return starts("x-forwarded-") || starts("x-heng-") || (starts("content-") && name[7] == '_') ||
+         std::ranges::any_of(kNames, [&](std::string_view known) { return reads_as(name, known); });
 }
 
 bool is_credential(std::string_view name) {
-  return equals_ignoring_case(name, "authorization") || equals_ignoring_case(name, "x-api-key") ||
-         equals_ignoring_case(name, "api-key");
+  return reads_as(name, "authorization") || reads_as(name, "x-api-key") || reads_as(name, "api-key");
 }
 
 bool has_dot_segments(std::string_view path) {

@@ -33,11 +33,21 @@ TEST(Redirects, ToOtherHostsAreSeen) {
 TEST(Replaced, AreTheFieldsThatSayWhoAsks) {
   for (const std::string_view name :
        {"X-Forwarded-For", "x-forwarded-anything-however-long-it-is", "X_Forwarded_For", "Forwarded",
-        "X-Real-IP", "x_real_ip", "X-Heng-Tenant", "x-request-id", "True-Client-IP", "X-Cluster-Client-IP"})
+        "X-Real-IP", "x_real_ip", "X-Heng-Tenant", "x-request-id", "True-Client-IP", "X-Cluster-Client-IP",
+        "Content_Type", "content_encoding"})
     EXPECT_TRUE(is_replaced(name)) << name;
-  for (const std::string_view name : {"x-forwarded", "forwarded-by", "x-real-ip-of-mine", "x-hengst",
-                                      "user-agent", "x-cluster-client-ip-and-more", "authorization"})
+  for (const std::string_view name :
+       {"x-forwarded", "forwarded-by", "x-real-ip-of-mine", "x-hengst", "user-agent",
+        "x-cluster-client-ip-and-more", "authorization", "content-type", "Content-Encoding"})
     EXPECT_FALSE(is_replaced(name)) << name;
+}
+
+TEST(Credentials, AreKnownHoweverTheyAreWritten) {
+  for (const std::string_view name :
+       {"Authorization", "X-Api-Key", "api-key", "X_Api_Key", "API_KEY", "x-api_key"})
+    EXPECT_TRUE(is_credential(name)) << name;
+  for (const std::string_view name : {"", "x-api-keys", "key", "authorisation"})
+    EXPECT_FALSE(is_credential(name)) << name;
 }
 
 TEST(Nominated, CannotBeWhatTheWorkerNeeds) {

@@ -139,6 +139,7 @@ class Gateway final : public RequestHandler {
   RetryBudget hedge_budget_;
   KeyUses key_uses_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
+  StickyTable owners_;     // hash of such an id -> hash of the tenant that made it
   Roster roster_;
   std::unique_ptr<Recorder> recorder_;                      // null: nothing is recorded
   std::map<std::string, std::shared_ptr<Worker>> workers_;  // by Worker::key_of

@@ -33,8 +33,8 @@ std::string Gateway::handover_state() const {
     sessions +=
         fmt::format("{}{}:{}", sessions.empty() ? "" : ",", json_quote(model), to_json(pool->sessions()));
   }
-  return fmt::format(R"({{"changes":{},"resources":{},"sessions":{{{}}}}})", heng::to_json(roster_.overlay()),
-                     to_json(resources_), sessions);
+  return fmt::format(R"({{"changes":{},"resources":{},"owners":{},"sessions":{{{}}}}})",
+                     heng::to_json(roster_.overlay()), to_json(resources_), to_json(owners_), sessions);
 }
 
 Result<void> Gateway::take_changes(std::string_view state) {
@@ -53,8 +53,9 @@ void Gateway::take_memory(std::string_view state) {
   try {
     dom::parser parser;
     const dom::object known = parser.parse(state.data(), state.size());
-    dom::array resources;
+    dom::array resources, owners;
     if (known["resources"].get(resources) == simdjson::SUCCESS) put_all(resources_, resources, now);
+    if (known["owners"].get(owners) == simdjson::SUCCESS) put_all(owners_, owners, now);
     dom::object sessions;
     if (known["sessions"].get(sessions) != simdjson::SUCCESS) return;
     for (const auto [model, entries] : sessions) {

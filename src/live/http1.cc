@@ -231,6 +231,10 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) {
   return true;
 }
 
+bool reads_as(std::string_view name, std::string_view known) {
+  return std::ranges::equal(name, known, [](char a, char b) { return lower(a == '_' ? '-' : a) == b; });
+}
+
 std::optional<std::string_view> HttpHead::find(std::string_view name) const {
   for (const HeaderField& field : fields) {
     if (equals_ignoring_case(field.name, name)) return field.value;
@@ -358,7 +362,7 @@ bool is_hop_by_hop(std::string_view name) {
                                                 "expect",
                                                 "host",
                                                 "http2-settings"};
-  return std::ranges::any_of(kNames, [&](std::string_view hop) { return equals_ignoring_case(name, hop); });
+  return std::ranges::any_of(kNames, [&](std::string_view hop) { return reads_as(name, hop); });
 }
 
 std::string_view reason_phrase(int status) {

@@ -16,6 +16,8 @@ struct HeaderField {
 };
 
 bool equals_ignoring_case(std::string_view a, std::string_view b);
+/// The field `known`, also as "X_Api_Key": some servers take that for "X-Api-Key".
+bool reads_as(std::string_view name, std::string_view known);
 
 enum class BodyFraming : std::uint8_t { none, length, chunked, until_close };
 

@@ -185,6 +185,9 @@ TEST(RequestHead, UpgradeNeverOpensATunnel) {
   EXPECT_EQ(pieces, std::vector<std::string_view>{"x"});
   EXPECT_TRUE(is_hop_by_hop("Upgrade"));
   EXPECT_TRUE(is_hop_by_hop("HTTP2-Settings"));
+  EXPECT_TRUE(is_hop_by_hop("Transfer_Encoding"));
+  EXPECT_TRUE(is_hop_by_hop("CONTENT-length"));
+  EXPECT_FALSE(is_hop_by_hop("Content-Lengths"));
   EXPECT_FALSE(is_hop_by_hop("Authorization"));
 }
 

@@ -45,7 +45,10 @@ struct ServerConnection::Incoming {
 };
 
 ServerConnection::ServerConnection(HttpServer& server, Transport transport, const SocketAddress& peer)
-    : server_(server), transport_(std::move(transport)), peer_(peer.host()), source_(peer.source()) {
+    : server_(server),
+      transport_(std::move(transport)),
+      peer_(peer.is_unix() ? "unix" : peer.host()),  // a client's own path may be any bytes
+      source_(peer.source()) {
   const TimeoutConfig& timeouts = server_.options_.timeouts;
   if (transport_.tls()) phase_ = Phase::handshake;
   deadline_ = deadline_after(server_.loop_.now(),

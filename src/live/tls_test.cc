@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -24,9 +25,11 @@ using testing::HasSubstr;
 struct Echo : RequestHandler {
   void on_request(ServerConnection& connection) override {
     ++requests;
+    peer = connection.peer();
     connection.respond(200, {}, connection.body());
   }
   void on_bad_request(int) override { ++refused; }
+  std::string peer;
   int requests = 0;
   int refused = 0;
 };
@@ -295,6 +298,29 @@ TEST(UnixSocket, IsItsOwnersOnlyAndGoesWithItsServer) {
     loop.turn();
   }
   EXPECT_NE(::access(path.c_str(), F_OK), 0);
+}
+
+TEST(UnixSocket, ClientsHaveNoNamesOfTheirOwn) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("heng_" + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  TurnedLoop loop;
+  Echo echo;
+  HttpServer server(loop.loop(), echo, {});
+  ASSERT_TRUE(server.listen({folder / "s", 0}));
+  const SocketAddress own = resolve_address({folder / "x\r\nAuthorization: forged", 0}).value();
+  const SocketAddress to = resolve_address({folder / "s", 0}).value();
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const auto as_sockaddr = [](const SocketAddress& address) {
+    return reinterpret_cast<const sockaddr*>(address.bytes.data());
+  };
+  ASSERT_EQ(::bind(fd, as_sockaddr(own), static_cast<socklen_t>(own.bytes.size())), 0);
+  ASSERT_EQ(::connect(fd, as_sockaddr(to), static_cast<socklen_t>(to.bytes.size())), 0);
+  Peer peer(fd);
+  peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_TRUE(loop.until([&] { return echo.requests == 1; }));
+  EXPECT_EQ(echo.peer, "unix");
+  std::filesystem::remove_all(folder);
 }
 
 TEST(SocketAddress, SourcesAreMachines) {
