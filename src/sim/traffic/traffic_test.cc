@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -205,6 +206,17 @@ TEST_F(TraceFile, CompressedFilesAreReadAsTheyAre) {
   EXPECT_EQ(read(packed).size(), 1u);
   EXPECT_FALSE(open_trace(folder_ / "absent", 1).has_value());
   EXPECT_FALSE(open_trace(folder_, 1).has_value());
+}
+
+TEST_F(TraceFile, APipeCannotBeReadTwice) {
+  write("");  // makes the folder
+  const std::string pipe = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, std::string("/dev/null")}) {
+    const auto source = open_trace(path, 1);
+    ASSERT_FALSE(source.has_value());
+    EXPECT_TRUE(source.error().message.ends_with("write it to a file first")) << source.error().message;
+  }
 }
 
 TEST_F(TraceFile, LongLinesAreReadInPieces) {
