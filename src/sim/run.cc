@@ -34,6 +34,24 @@ ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& p
   return options;
 }
 
+/// Why a run that went well says nothing.
+Error nothing_counted(const Scenario& scenario, std::uint64_t arrived) {
+  if (arrived > 0) {
+    return {ErrorCode::invalid,
+            fmt::format("no request is counted: all {} come within the warm-up of {:g} s; shorten it",
+                        arrived, to_seconds(scenario.warmup))};
+  }
+  const ScenarioTraffic& traffic = scenario.traffic;
+  const ShapeOptions& shape = traffic.shape;
+  std::string cut;
+  if (shape.start > Duration(0)) cut += fmt::format(" from {:g} s on", to_seconds(shape.start));
+  if (shape.duration > Duration(0)) cut += fmt::format(" for {:g} s", to_seconds(shape.duration));
+  if (shape.sample < 1) cut += fmt::format(" in a sample of {:g}", shape.sample);
+  return {ErrorCode::invalid,
+          fmt::format("there is no request in {}{}",
+                      traffic.trace.empty() ? "the made-up traffic" : traffic.trace, cut)};
+}
+
 }  // namespace
 
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy, const RunHooks& hooks) {
@@ -51,6 +69,8 @@ Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& polic
   for (std::uint64_t events = 1;; ++events) {
     const Result<bool> more = cluster.step();
     if (!more) return std::unexpected(more.error());
+    if (!*more && tally.counted() == 0)
+      return std::unexpected(nothing_counted(scenario, cluster.counts().arrived));
     if (!*more) return tally;
     if (hooks.progress && events % kProgressEvents == 0)
       hooks.progress(cluster.counts().arrived, cluster.now());

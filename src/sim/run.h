@@ -16,7 +16,7 @@ struct RunHooks {
   std::function<void(const RequestRecord&)> on_end;
 };
 
-/// The scenario must be complete. Fails as its traffic does.
+/// The scenario must be complete. Fails as its traffic does, and if no request is counted.
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy,
                            const RunHooks& hooks = {});
 

@@ -402,16 +402,13 @@ Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario) {
   const ScenarioTraffic& traffic = scenario.traffic;
   SyntheticOptions synthetic = traffic.synthetic;
   const bool recorded = !traffic.trace.empty();
+  shape.requests = traffic.requests;
   if (recorded) {
     shape.rate = traffic.rate;
-    shape.requests = traffic.requests;
   } else {
     if (traffic.rate > 0) synthetic.rate = traffic.rate;
-    if (traffic.requests > 0) {
-      synthetic.requests = traffic.requests;
-    } else if (shape.duration > Duration(0)) {
-      synthetic.requests = UINT64_MAX;
-    }
+    if (shape.requests == 0 && shape.duration == Duration(0)) shape.requests = synthetic.requests;
+    synthetic.requests = UINT64_MAX;  // they count after the cut
   }
   const auto open = [&]() -> Result<std::unique_ptr<TrafficSource>> {
     if (recorded) return open_trace(traffic.trace, scenario.seed);

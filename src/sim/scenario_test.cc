@@ -1,6 +1,7 @@
 // Scenarios: what a file may say, the mistakes in it, and that the ones with faults keep within their bounds.
 #include "sim/scenario.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -121,6 +122,26 @@ TEST(Expectations, ABoundThatIsNotKeptIsTold) {
   ASSERT_TRUE(tally.has_value());
   const auto unmet = unmet_expectations(load.scenario, load.scenario.policies[0], *tally);
   EXPECT_EQ(unmet, std::vector<std::string>{"line 5: completed of hash is 50, expected at most 49"});
+}
+
+std::string outcome(std::string_view yaml) {
+  ScenarioLoad load = parse_scenario(yaml, "");
+  EXPECT_TRUE(load.issues.empty());
+  complete(load.scenario);
+  const auto tally = run_scenario(load.scenario, load.scenario.policies.at(0));
+  return tally ? fmt::format("{} requests", tally->counted()) : tally.error().message;
+}
+
+TEST(Run, ThatCountsNoRequestFails) {
+  EXPECT_EQ(outcome("traffic: {requests: 20}\nwarmup: 10h\n"),
+            "no request is counted: all 20 come within the warm-up of 36000 s; shorten it");
+  EXPECT_EQ(outcome("traffic: {start: 1h, duration: 1ms, rate: 0.001}\n"),
+            "there is no request in the made-up traffic from 3600 s on for 0.001 s");
+}
+
+TEST(Run, MadeUpRequestsCountFromTheStartOfTheCut) {
+  EXPECT_EQ(outcome("traffic: {start: 60s, requests: 20}\n"), "20 requests");
+  EXPECT_EQ(outcome("traffic: {start: 60s, requests: 20, duration: 10h}\n"), "20 requests");
 }
 
 TEST(LatencyHistogram, QuantilesAreWithinHalfABucket) {
