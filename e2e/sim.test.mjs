@@ -75,4 +75,11 @@ describe('heng sim', () => {
     assert.equal(code, 1);
     assert.match(stderr, /line 3: completed of least_time is 20, expected at most 19/);
   });
+
+  it('fails when a bound is on a policy that is not run', async () => {
+    const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 99, policy: hash}\n';
+    const { code, stderr } = await heng('sim', '-c', write('unrun.yaml', scenario));
+    assert.equal(code, 1);
+    assert.match(stderr, /unrun\.yaml: line 3: a bound on completed of hash, which is not run/);
+  });
 });

@@ -262,7 +262,9 @@ int SimCommand::print(const Scenario& scenario, const std::vector<SimResult>& re
     }
     fmt::print(stderr, "The report is in {}\n", report_);
   }
-  bool met = true;
+  const std::vector<std::string> unanswered = unanswered_expectations(scenario);
+  for (const std::string& line : unanswered) fmt::print(stderr, "{}: {}\n", file_, line);
+  bool met = unanswered.empty();
   for (const SimResult& result : results) {
     for (const std::string& line : result.unmet) fmt::print(stderr, "{}: {}\n", file_, line);
     met = met && result.unmet.empty();

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "host/health_options.h"
 #include "sim/measures.h"
 
@@ -52,6 +54,11 @@ Error nothing_counted(const Scenario& scenario, std::uint64_t arrived) {
                       traffic.trace.empty() ? "the made-up traffic" : traffic.trace, cut)};
 }
 
+bool is_about(const Expectation& expectation, const ScenarioPolicy& policy) {
+  return expectation.policy.empty() || expectation.policy == policy.entry->name ||
+         expectation.policy == policy.label;
+}
+
 }  // namespace
 
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy, const RunHooks& hooks) {
@@ -81,7 +88,7 @@ std::vector<std::string> unmet_expectations(const Scenario& scenario, const Scen
                                             const Tally& tally) {
   std::vector<std::string> unmet;
   for (const Expectation& expectation : scenario.expect) {
-    if (!expectation.policy.empty() && expectation.policy != policy.entry->name) continue;
+    if (!is_about(expectation, policy)) continue;
     const double value = find_measure(expectation.measure)->of(tally);
     if (value >= expectation.min && value <= expectation.max) continue;
     const bool low = value < expectation.min;
@@ -90,6 +97,17 @@ std::vector<std::string> unmet_expectations(const Scenario& scenario, const Scen
                                 low ? expectation.min : expectation.max));
   }
   return unmet;
+}
+
+std::vector<std::string> unanswered_expectations(const Scenario& scenario) {
+  std::vector<std::string> unanswered;
+  for (const Expectation& expectation : scenario.expect) {
+    if (std::ranges::any_of(scenario.policies, [&](const auto& one) { return is_about(expectation, one); }))
+      continue;
+    unanswered.push_back(fmt::format("line {}: a bound on {} of {}, which is not run", expectation.line,
+                                     expectation.measure, expectation.policy));
+  }
+  return unanswered;
 }
 
 }  // namespace heng

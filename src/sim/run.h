@@ -24,4 +24,7 @@ Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& polic
 std::vector<std::string> unmet_expectations(const Scenario& scenario, const ScenarioPolicy& policy,
                                             const Tally& tally);
 
+/// Bounds on policies that the scenario does not run: nothing would ever check them. One line each.
+std::vector<std::string> unanswered_expectations(const Scenario& scenario);
+
 }  // namespace heng

@@ -334,6 +334,11 @@ class ScenarioReader : TableReader {
                     fmt::format("{} is no measure.{} Measures: {}", quote(expectation.measure),
                                 did_you_mean(expectation.measure, names), list_of(names)));
     }
+    if (!expectation.policy.empty()) {
+      const auto policy = parse_policy(expectation.policy);
+      if (!policy) return report(place_of(value, "policy"), policy.error().message);
+      expectation.policy = policy->label;
+    }
     if (find(value, "min") == nullptr && find(value, "max") == nullptr)
       return report(value, "this bound has neither `min` nor `max`");
     scenario_.expect.push_back(std::move(expectation));

@@ -72,6 +72,8 @@ TEST(Scenario, MistakesHaveTheirPlace) {
   EXPECT_EQ(mistakes("traffic: {trace: x, sessions: {turns: 2}}\n").at(0),
             "1:31 `sessions` is for made-up traffic; a trace has its own");
   EXPECT_EQ(mistakes("expect: [{measure: ttft_p99, max: 3}]\n").at(0), "1:20 'ttft_p99' is no measure");
+  EXPECT_EQ(mistakes("expect: [{measure: failed, max: 3, policy: hush}]\n").at(0),
+            "1:44 unknown policy 'hush'");
   EXPECT_EQ(mistakes("engine: {max_num_seqs: 300, max_num_batched_tokens: 200}\n").at(0),
             "1:1 max_num_batched_tokens must be at least max_num_seqs, or some sequences would never run");
   EXPECT_EQ(mistakes("").size(), 1u);
@@ -103,6 +105,7 @@ TEST_P(Scenarios, KeepWithinTheirBounds) {
   ASSERT_TRUE(load.issues.empty()) << format_issues(GetParam(), load.issues);
   ASSERT_FALSE(load.scenario.expect.empty());
   complete(load.scenario);
+  EXPECT_TRUE(unanswered_expectations(load.scenario).empty());
   for (const ScenarioPolicy& policy : load.scenario.policies) {
     const auto tally = run_scenario(load.scenario, policy);
     ASSERT_TRUE(tally.has_value()) << tally.error().message;
@@ -122,6 +125,31 @@ TEST(Expectations, ABoundThatIsNotKeptIsTold) {
   ASSERT_TRUE(tally.has_value());
   const auto unmet = unmet_expectations(load.scenario, load.scenario.policies[0], *tally);
   EXPECT_EQ(unmet, std::vector<std::string>{"line 5: completed of hash is 50, expected at most 49"});
+}
+
+TEST(Expectations, BoundsFindTheirPolicyByNameOrLabel) {
+  ScenarioLoad load = parse_scenario(R"(
+traffic: {requests: 50}
+policies: [hash, {name: dynamic_weight, beta: 0.2}]
+expect:
+  - {measure: completed, max: 1, policy: dynamic_weight}
+  - {measure: completed, max: 2, policy: "dynamic_weight:beta=0.20"}
+  - {measure: completed, max: 3, policy: "dynamic_weight:beta=0.3"}
+  - {measure: completed, max: 4, policy: round_robin}
+)",
+                                     "");
+  ASSERT_TRUE(load.issues.empty()) << load.issues[0].message;
+  complete(load.scenario);
+  const auto tally = run_scenario(load.scenario, load.scenario.policies.at(1));
+  ASSERT_TRUE(tally.has_value());
+  EXPECT_EQ(
+      unmet_expectations(load.scenario, load.scenario.policies[1], *tally),
+      (std::vector<std::string>{"line 5: completed of dynamic_weight:beta=0.2 is 50, expected at most 1",
+                                "line 6: completed of dynamic_weight:beta=0.2 is 50, expected at most 2"}));
+  EXPECT_EQ(
+      unanswered_expectations(load.scenario),
+      (std::vector<std::string>{"line 7: a bound on completed of dynamic_weight:beta=0.3, which is not run",
+                                "line 8: a bound on completed of round_robin, which is not run"}));
 }
 
 std::string outcome(std::string_view yaml) {
