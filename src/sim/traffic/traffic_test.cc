@@ -192,6 +192,10 @@ TEST_F(TraceFile, MistakesHaveTheirLine) {
   EXPECT_EQ(mistake(R"({"timestamp": 0, "output_length": 5})"), "trace:1: `prompt_tokens` is missing");
   EXPECT_TRUE(mistake("{\"timestamp\": 0, \n").starts_with("trace:1: not JSON: "));
   EXPECT_EQ(mistake("\n\n"), "trace: the file is empty");
+  for (const char* heading :
+       {"TIMESTAMP,GeneratedTokens,ContextTokens", "TIMESTAMP,ContextTokens,GeneratedTokens,Id"})
+    EXPECT_TRUE(mistake(fmt::format("{}\n2023-11-16 18:15:46.68,374,44\n", heading))
+                    .starts_with("trace:1: this is no trace of requests; known are Azure"));
   EXPECT_TRUE(
       mistake("a,b,c\n1,2,3\n").starts_with("trace:1: this is no trace of requests; known are Azure"));
 }
