@@ -172,6 +172,16 @@ TEST(Run, MadeUpRequestsCountFromTheStartOfTheCut) {
   EXPECT_EQ(outcome("traffic: {start: 60s, requests: 20, duration: 10h}\n"), "20 requests");
 }
 
+TEST(LatencyHistogram, AQuantileIsWhatItsShareOfAllDoesNotExceed) {
+  for (int n = 1; n <= 200; ++n) {
+    LatencyHistogram histogram;
+    for (int i = 1; i <= n; ++i) histogram.add(Duration(i));
+    for (int percent = 1; percent <= 100; ++percent)
+      EXPECT_EQ(histogram.quantile(percent / 100.0).count(), (percent * n + 99) / 100)
+          << percent << "% of " << n;
+  }
+}
+
 TEST(LatencyHistogram, QuantilesAreWithinHalfABucket) {
   LatencyHistogram histogram;
   for (int i = 1; i <= 100'000; ++i) histogram.add(i * 1us);
@@ -183,7 +193,10 @@ TEST(LatencyHistogram, QuantilesAreWithinHalfABucket) {
   LatencyHistogram small;
   for (const Duration value : {0ns, 1ns, 255ns, 256ns}) small.add(value);
   EXPECT_EQ(small.quantile(0), 0ns);
-  EXPECT_EQ(small.quantile(0.7), 255ns);
+  EXPECT_EQ(small.quantile(0.5), 1ns);
+  EXPECT_EQ(small.quantile(0.51), 255ns);
+  EXPECT_EQ(small.quantile(0.75), 255ns);
+  EXPECT_EQ(small.quantile(1), 256ns);
   EXPECT_EQ(small.distribution().back().second, 1);
 }
 
