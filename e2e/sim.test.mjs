@@ -69,6 +69,29 @@ describe('heng sim', () => {
     assert.match(policy.stderr, /Did you mean `hash`/);
   });
 
+  it('refuses flags that are out of range or against each other', async () => {
+    for (const [wrong, words] of [
+      ['--requests -5', /--requests.*-5/],
+      ['--requests 0', /--requests.*0/],
+      ['--seed -1', /--seed.*-1/],
+      ['--workers 0', /--workers.*0/],
+      ['--gateways -18446744073709551615', /--gateways/],
+      ['--rate 0', /--rate must be above 0/],
+      ['--rate nan', /--rate must be above 0/],
+      ['--rate 5 --scale 2', /--rate.*--scale|--scale.*--rate/],
+      ['--workers 3 --speeds 1,1', /--speeds names 2 workers, --workers 3/],
+      ['--network 11s', /--network is at most 10 s/],
+    ]) {
+      const { code, stdout, stderr } = await heng('sim', ...wrong.split(' '));
+      assert.equal(code, 2, wrong);
+      assert.equal(stdout, '', wrong);
+      assert.match(stderr, words);
+    }
+    for (const wrong of ['key new x --tokens-per-minute -5', 'replay x --differences -5', 'engine --seed -1'])
+      assert.equal((await heng(...wrong.split(' '))).code, 2, wrong);
+    assert.equal((await heng('sim', '--requests', '9', '--workers', '2', '--speeds', '1,2')).code, 0);
+  });
+
   it('fails when a bound is not kept', async () => {
     const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 19}\n';
     const { code, stderr } = await heng('sim', '-c', write('bound.yaml', scenario));

@@ -217,6 +217,8 @@ class ScenarioReader : TableReader {
                   }
                 });
     if (traffic.trace.empty()) return;
+    if (find(value, "rate") != nullptr && find(value, "scale") != nullptr)
+      report(place_of(value, "scale"), "`rate` says how fast the trace passes; leave out `scale`, or `rate`");
     for (const char* key : {"prompt_tokens", "output_tokens", "bursts", "sessions", "prefixes"}) {
       if (find(value, key) != nullptr)
         report(place_of(value, key), fmt::format("`{}` is for made-up traffic; a trace has its own", key));

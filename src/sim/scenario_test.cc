@@ -30,7 +30,7 @@ gateways: 2
 network: 1ms
 warmup: 10s
 objective: {ttft: 1s, tpot: 50ms}
-traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, scale: 2, sample: 0.5, resample: 60s, requests: 9}
+traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, sample: 0.5, resample: 60s, requests: 9}
 workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3}]
 engine: {max_num_seqs: 64, kv_blocks: 1000}
 gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}, engine_load: {interval: 200ms}}
@@ -71,6 +71,8 @@ TEST(Scenario, MistakesHaveTheirPlace) {
             "1:10 nobody is there at the start; let at least one worker join at 0s");
   EXPECT_EQ(mistakes("traffic: {trace: x, sessions: {turns: 2}}\n").at(0),
             "1:31 `sessions` is for made-up traffic; a trace has its own");
+  EXPECT_EQ(mistakes("traffic: {trace: x, rate: 2, scale: 2}\n").at(0),
+            "1:37 `rate` says how fast the trace passes; leave out `scale`, or `rate`");
   EXPECT_EQ(mistakes("expect: [{measure: ttft_p99, max: 3}]\n").at(0), "1:20 'ttft_p99' is no measure");
   EXPECT_EQ(mistakes("expect: [{measure: failed, max: 3, policy: hush}]\n").at(0),
             "1:44 unknown policy 'hush'");
