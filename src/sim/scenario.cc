@@ -209,6 +209,12 @@ class ScenarioReader : TableReader {
                   if (field.key == "bursts") {
                     traffic.synthetic.burst_every = 60s;
                     read_map(child, field.key, kBursts, &traffic.synthetic);
+                    if (traffic.synthetic.burst_lasts >= traffic.synthetic.burst_every) {
+                      report(child,
+                             fmt::format("a burst of {:g} s every {:g} s never ends; make `lasts` shorter",
+                                         to_seconds(traffic.synthetic.burst_lasts),
+                                         to_seconds(traffic.synthetic.burst_every)));
+                    }
                   }
                   if (field.key == "sessions") read_map(child, field.key, kSessions, &traffic.synthetic);
                   if (field.key == "prefixes") {

@@ -328,6 +328,17 @@ TEST(Synthetic, BurstsRaiseTheRate) {
   EXPECT_NEAR(inside / 20'000.0, 600.0 / 1140, 0.03);
 }
 
+TEST(Synthetic, AFactorBelowOneIsALull) {
+  SyntheticOptions options;
+  options.requests = 20'000;
+  options.rate = 10;
+  options.burst_every = 60s, options.burst_lasts = 20s;
+  options.burst_factor = 0.5;
+  int inside = 0;
+  for (const TrafficRequest& request : drain(*make_synthetic(options, 5))) inside += request.at % 60s >= 40s;
+  EXPECT_NEAR(inside / 20'000.0, 100.0 / 500, 0.02);
+}
+
 TEST(Synthetic, PopularPrefixesFollowZipf) {
   SyntheticOptions options;
   options.requests = 20'000;
