@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "config/table_reader.h"
 #include "config/values.h"
@@ -139,6 +140,20 @@ constexpr Field kExpect[] = {
     {"policy", Type::text, 0, 0, "", at<&Expectation::policy>, ""},
     {"min", Type::number, -1e15, 1e15, "", at<&Expectation::min>, ""},
     {"max", Type::number, -1e15, 1e15, "", at<&Expectation::max>, ""},
+};
+
+/// What a simulated gateway goes by; other keys of these sections would be passed over in silence.
+using SectionKey = std::pair<std::string_view, std::string_view>;
+constexpr SectionKey kSimulated[] = {
+    {"health", "active"},         {"health", "interval"},
+    {"health", "timeout"},        {"health", "silence"},
+    {"health", "fall"},           {"health", "rise"},
+    {"health", "passive_faults"}, {"health", "probe_back"},
+    {"health", "slow_start"},     {"health", "max_ejected_share"},
+    {"retry", "enabled"},         {"retry", "budget_ratio"},
+    {"retry", "budget_floor"},    {"timeouts", "first_byte"},
+    {"timeouts", "idle"},         {"engine_load", "interval"},
+    {"engine_load", "timeout"},   {"engine_load", "always"},
 };
 
 constexpr FaultKind kFaultKinds[] = {FaultKind::die, FaultKind::hang, FaultKind::slow, FaultKind::mute};
@@ -290,6 +305,12 @@ class ScenarioReader : TableReader {
     walk(value, "`gateway`", kSections, [&](std::size_t index, const YamlNode&, const YamlNode& child) {
       const auto section = std::ranges::find(sections(), kSections[index], &Section::key);
       read_map(child, section->key, section->fields, section->at(scenario_.gateway));
+      for (const Field& field : section->fields) {
+        const bool simulated = std::ranges::count(kSimulated, SectionKey(section->key, field.key)) > 0;
+        if (simulated || find(child, field.key) == nullptr) continue;
+        report(place_of(child, field.key),
+               fmt::format("`{}` of `{}` is not simulated; leave it out", field.key, section->key));
+      }
     });
   }
 

@@ -75,6 +75,10 @@ TEST(Scenario, MistakesHaveTheirPlace) {
             "1:37 `rate` says how fast the trace passes; leave out `scale`, or `rate`");
   EXPECT_EQ(mistakes("traffic: {bursts: {every: 3s}}\n").at(0),
             "1:19 a burst of 5 s every 3 s never ends; make `lasts` shorter");
+  EXPECT_EQ(mistakes("gateway: {timeouts: {idle: 2s, total: 1s}}\n").at(0),
+            "1:39 `total` of `timeouts` is not simulated; leave it out");
+  EXPECT_EQ(mistakes("gateway: {retry: {hedge_after: 1s}}\n").at(0),
+            "1:32 `hedge_after` of `retry` is not simulated; leave it out");
   EXPECT_EQ(mistakes("expect: [{measure: ttft_p99, max: 3}]\n").at(0), "1:20 'ttft_p99' is no measure");
   EXPECT_EQ(mistakes("expect: [{measure: failed, max: 3, policy: hush}]\n").at(0),
             "1:44 unknown policy 'hush'");
