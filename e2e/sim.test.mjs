@@ -45,6 +45,29 @@ describe('heng sim', () => {
     assert.doesNotMatch(html, /<script|https?:|src=|nan|inf\b/i);
   });
 
+  it('tells more policies and workers apart than there are colours, and says what the traffic was', async () => {
+    const page = path.join(scratch, 'many.html');
+    const { code, stderr } = await heng(
+      ...['sim', '--requests', '300', '--rate', '20', '--start', '10s', '--workers', '20', '--report', page],
+    );
+    assert.equal(code, 0, stderr);
+    const html = fs.readFileSync(page, 'utf8');
+    const keys = [...html.matchAll(/class="key">.*?(stroke=.*?)stroke-width.*?<\/span>/g)].map((one) => one[1]);
+    assert.equal(keys.length, 21);
+    assert.equal(new Set(keys.slice(1)).size, 20);
+    assert.match(html, /made-up traffic, rate 20\/s, start 10 s, requests at most 300; 20 workers .*, seed 1\./);
+  });
+
+  it('leaves gaps where nothing was completed', async () => {
+    const trace = [0, 300].map((at) => JSON.stringify({ arrival_s: at, prompt_tokens: 9, output_tokens: 2 }));
+    const page = path.join(scratch, 'gaps.html');
+    const file = write('gaps.jsonl', trace.join('\n'));
+    assert.equal((await heng('sim', '--trace', file, '--report', page)).code, 0);
+    const html = fs.readFileSync(page, 'utf8');
+    const [, line] = /Mean time to first token, s.*? d="(M[^"]*)"/s.exec(html);
+    assert.equal(line.split('M').length - 1, 2, line);
+  });
+
   it('reads its own log of requests as a trace', async () => {
     const log = path.join(scratch, 'sim-log.jsonl');
     await results('--requests', '200', '--log', log);
