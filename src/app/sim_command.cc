@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 
 #include "app/exit_code.h"
@@ -126,7 +128,8 @@ void SimCommand::add_to(CLI::App& app, int& exit_code) {
       ->delimiter(',');
   command->add_flag("--compare", compare_, "Run every policy there is");
   CLI::Option* rate = command->add_option(
-      "--rate", rate_, "Requests per second on average (a trace is stretched or squeezed)");
+      "--rate", rate_,
+      "Requests per second on average: a trace is stretched, made-up sessions come to it in time");
   command->add_option("--scale", scale_, "Time of a trace passes so many times faster")->excludes(rate);
   command->add_option("--sample", sample_, "Share of a trace's requests to keep");
   command->add_option("--start", start_, "Where in a trace to begin, as in 10m");
@@ -207,8 +210,19 @@ Result<void> SimCommand::choose_policies(Scenario& scenario) const {
   return {};
 }
 
+/// Hours of simulation should not end with a path that cannot be written.
+Result<void> SimCommand::open_outputs() {
+  if (!log_.empty()) log_file_.open(log_, std::ios::trunc);
+  if (!log_file_ || (!report_.empty() && !std::ofstream(report_, std::ios::app))) {
+    const int problem = errno;
+    return fail(ErrorCode::io,
+                fmt::format("cannot write {}: {}", log_file_ ? report_ : log_, std::strerror(problem)));
+  }
+  return {};
+}
+
 Result<SimResult> SimCommand::run_policy(const Scenario& scenario, std::size_t index,
-                                         std::uint64_t requests) const {
+                                         std::uint64_t requests) {
   const ScenarioPolicy& policy = scenario.policies[index];
   RunHooks hooks;
   const std::string label = fmt::format("{}/{} {}", index + 1, scenario.policies.size(), policy.label);
@@ -217,15 +231,12 @@ Result<SimResult> SimCommand::run_policy(const Scenario& scenario, std::size_t i
       show_progress(label, arrived, requests, now);
     };
   }
-  std::ofstream log;
-  if (!log_.empty()) {
-    log.open(log_, index == 0 ? std::ios::trunc : std::ios::app);
-    hooks.on_end = [&](const RequestRecord& record) { log << record_json(record, policy.label); };
-  }
+  if (!log_.empty())
+    hooks.on_end = [&](const RequestRecord& record) { log_file_ << record_json(record, policy.label); };
   auto tally = run_scenario(scenario, policy, hooks);
   if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\x1b[K");
   if (!tally) return std::unexpected(tally.error());
-  if (!log_.empty() && !log.flush()) return fail(ErrorCode::io, fmt::format("cannot write {}", log_));
+  if (!log_.empty() && !log_file_.flush()) return fail(ErrorCode::io, fmt::format("cannot write {}", log_));
   std::vector<std::string> unmet = unmet_expectations(scenario, policy, *tally);
   return SimResult{policy, std::move(*tally), std::move(unmet)};
 }
@@ -245,6 +256,10 @@ int SimCommand::run() {
     return kExitUsage;
   }
   complete(scenario);
+  if (const auto opened = open_outputs(); !opened) {
+    fmt::print(stderr, "heng: {}\n", opened.error().message);
+    return kExitFailed;
+  }
   const std::uint64_t requests = isatty(STDERR_FILENO) != 0 ? count_requests(scenario) : 0;
   const auto begun = std::chrono::steady_clock::now();
   std::vector<SimResult> results;

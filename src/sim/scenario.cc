@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <utility>
 
@@ -384,11 +383,9 @@ ScenarioLoad parse_scenario(std::string_view yaml, const std::string& directory)
 }
 
 ScenarioLoad load_scenario(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  if (!file) return {{}, {{0, 0, "cannot read the file; check its name and permissions"}}};
-  ScenarioLoad load = parse_scenario(text, std::filesystem::path(path).parent_path());
+  const Result<std::string> text = read_yaml_file(path);
+  if (!text) return {{}, {{0, 0, text.error().message}}};
+  ScenarioLoad load = parse_scenario(*text, std::filesystem::path(path).parent_path());
   if (load.scenario.name.empty()) load.scenario.name = std::filesystem::path(path).stem();
   return load;
 }

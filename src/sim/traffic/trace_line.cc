@@ -20,7 +20,6 @@ using simdjson::dom::object;
 constexpr double kSecondsMax = 4e9;          // until the year 2096; in nanoseconds it still fits
 constexpr std::uint32_t kPieceTokens = 512;  // of Mooncake's hash ids
 constexpr std::string_view kAzureHeading = "TIMESTAMP,ContextTokens,GeneratedTokens";
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 std::unexpected<Error> wrong(std::string message) { return fail(ErrorCode::invalid, std::move(message)); }
 
@@ -229,7 +228,6 @@ TraceLineReader::~TraceLineReader() = default;
 TraceLineReader::TraceLineReader(TraceLineReader&&) noexcept = default;
 
 std::optional<TraceFormat> recognise_trace(std::string_view first_line) {
-  if (first_line.starts_with(kByteOrderMark)) first_line.remove_prefix(kByteOrderMark.size());
   if (first_line == kAzureHeading) return TraceFormat::azure;  // columns are read by their place
   if (!first_line.starts_with('{')) return std::nullopt;
   const bool ours = first_line.contains("\"duration_ms\"") && first_line.contains("\"bytes_in\"");
@@ -244,7 +242,7 @@ Result<bool> TraceLineReader::read(std::string_view line, TrafficRequest& out) {
 }
 
 Result<bool> TraceLineReader::read_azure(std::string_view line, TrafficRequest& out) const {
-  if (line.ends_with(kAzureHeading)) return false;  // behind a byte order mark, or of files in a row
+  if (line == kAzureHeading) return false;
   const std::size_t first = line.find(','), second = line.find(',', first + 1);
   if (first == line.npos || second == line.npos || line.find(',', second + 1) != line.npos) {
     return wrong(fmt::format("expected {}", kAzureHeading));

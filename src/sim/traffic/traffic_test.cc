@@ -212,6 +212,25 @@ TEST_F(TraceFile, CompressedFilesAreReadAsTheyAre) {
   EXPECT_FALSE(open_trace(folder_, 1).has_value());
 }
 
+TEST_F(TraceFile, AByteOrderMarkIsPassedOver) {
+  const std::string mark = "\xef\xbb\xbf";
+  EXPECT_EQ(
+      read(write(mark + "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n")).size(),
+      1u);
+  const std::string line = R"({"arrival_s": 1, "prompt_tokens": 100, "output_tokens": 5})";
+  EXPECT_EQ(read(write(mark + line + "\n" + line + "\n")).size(), 2u);
+  write(mark + "client,window_start_s,rate_rps,cv,pattern,param1,param2\n1,0,0.1,1,Gamma,1,1\n",
+        "a_rates.csv");
+  std::string lengths = mark + "client,window_start_s,field,q00,q05\n";
+  for (const char* field : {"text_tokens", "output_tokens"}) {
+    lengths += fmt::format("1,0,{}", field);
+    for (int i = 0; i < 21; ++i) lengths += ",7";
+    lengths += "\n";
+  }
+  write(lengths, "a_lengths.csv");
+  EXPECT_FALSE(read(folder_ / "a_rates.csv").empty());
+}
+
 TEST_F(TraceFile, APipeCannotBeReadTwice) {
   write("");  // makes the folder
   const std::string pipe = folder_ / "pipe";
