@@ -1,5 +1,6 @@
 // The command line: checking a configuration, help, exit codes.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
@@ -87,6 +88,20 @@ describe('heng', () => {
     const program = new Program('taken', hengBinary, ['serve', '-c', write('taken.yaml', text)]);
     assert.equal(await program.waitForEnd(), 1);
     assert.match(program.log(), new RegExp(`127\\.0\\.0\\.1:${upstream.port}`));
+  });
+
+  it('fails when its output is lost', async () => {
+    const run = (line) => {
+      const child = spawnSync('sh', ['-c', `exec "$0" ${line}`, hengBinary], { encoding: 'utf8' });
+      return [child.status, child.stderr];
+    };
+    for (const args of ['--version', '--help', 'sim --help', 'docs policies', 'sim --requests 20 --json']) {
+      const [full, words] = run(`${args} >/dev/full`);
+      assert.equal(full, 1, args);
+      assert.match(words, /^heng: cannot write /m);
+      assert.equal(run(`${args} >&-`)[0], 1, args);
+      assert.equal(run(`${args} >/dev/null`)[0], 0, args);
+    }
   });
 
   it('has help and a version on stdout, and says what is wrong with a command on stderr', async () => {

@@ -45,6 +45,29 @@ describe('heng sim', () => {
     assert.doesNotMatch(html, /<script|https?:|src=|nan|inf\b/i);
   });
 
+  it('tells more workers apart than there are colours, and says what the traffic was', async () => {
+    const page = path.join(scratch, 'many.html');
+    const { code, stderr } = await heng(
+      ...['sim', '--requests', '300', '--rate', '20', '--start', '10s', '--workers', '20', '--report', page],
+    );
+    assert.equal(code, 0, stderr);
+    const html = fs.readFileSync(page, 'utf8');
+    const keys = [...html.matchAll(/class="key">.*?(stroke=.*?)stroke-width/g)].map((one) => one[1]);
+    assert.equal(keys.length, 21);
+    assert.equal(new Set(keys.slice(1)).size, 20);
+    assert.match(html, /made-up traffic, rate 20\/s, start 10 s, requests at most 300; 20 workers/);
+  });
+
+  it('leaves gaps where nothing was completed', async () => {
+    const trace = [0, 300].map((at) => `{"arrival_s": ${at}, "prompt_tokens": 9, "output_tokens": 2}`);
+    const page = path.join(scratch, 'gaps.html');
+    const file = write('gaps.jsonl', trace.join('\n'));
+    assert.equal((await heng('sim', '--trace', file, '--report', page)).code, 0);
+    const html = fs.readFileSync(page, 'utf8');
+    const [, line] = /Mean time to first token, s.*? d="(M[^"]*)"/s.exec(html);
+    assert.equal(line.split('M').length - 1, 2, line);
+  });
+
   it('reads its own log of requests as a trace', async () => {
     const log = path.join(scratch, 'sim-log.jsonl');
     await results('--requests', '200', '--log', log);
@@ -55,6 +78,19 @@ describe('heng sim', () => {
       .map((line) => JSON.stringify(line, ['arrival_s', 'prompt_tokens', 'output_tokens']));
     const [again] = await results('--trace', write('again.jsonl', trace.join('\n')));
     assert.equal(again.completed, 200);
+  });
+
+  it('says before it runs what it cannot read or write', async () => {
+    const folder = await heng('sim', '-c', '.');
+    assert.equal(folder.code, 3);
+    assert.match(folder.stderr, /^\.: cannot read the file: Is a directory/);
+    for (const flag of ['--log', '--report']) {
+      const file = path.join(scratch, 'no', 'such');
+      const { code, stdout, stderr } = await heng('sim', '--requests', '9', flag, file);
+      assert.equal(code, 1, flag);
+      assert.equal(stdout, '', flag);
+      assert.match(stderr, /^heng: cannot write .*no\/such: No such file or directory\n$/);
+    }
   });
 
   it('names the place of a mistake', async () => {
@@ -69,10 +105,40 @@ describe('heng sim', () => {
     assert.match(policy.stderr, /Did you mean `hash`/);
   });
 
+  it('refuses flags that are out of range or against each other', async () => {
+    for (const [wrong, words] of [
+      ['--requests -5', /--requests.*-5/],
+      ['--requests 0', /--requests.*0/],
+      ['--seed -1', /--seed.*-1/],
+      ['--workers 0', /--workers.*0/],
+      ['--gateways -18446744073709551615', /--gateways/],
+      ['--rate 0', /--rate must be above 0/],
+      ['--rate nan', /--rate must be above 0/],
+      ['--rate 5 --scale 2', /--rate.*--scale|--scale.*--rate/],
+      ['--workers 3 --speeds 1,1', /--speeds names 2 workers, --workers 3/],
+      ['--network 11s', /--network is at most 10 s/],
+    ]) {
+      const { code, stdout, stderr } = await heng('sim', ...wrong.split(' '));
+      assert.equal(code, 2, wrong);
+      assert.equal(stdout, '', wrong);
+      assert.match(stderr, words);
+    }
+    for (const wrong of ['key new x --tokens-per-minute -5', 'replay x --differences -5', 'engine --seed -1'])
+      assert.equal((await heng(...wrong.split(' '))).code, 2, wrong);
+    assert.equal((await heng('sim', '--requests', '9', '--workers', '2', '--speeds', '1,2')).code, 0);
+  });
+
   it('fails when a bound is not kept', async () => {
     const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 19}\n';
     const { code, stderr } = await heng('sim', '-c', write('bound.yaml', scenario));
     assert.equal(code, 1);
     assert.match(stderr, /line 3: completed of least_time is 20, expected at most 19/);
+  });
+
+  it('fails when a bound is on a policy that is not run', async () => {
+    const scenario = 'traffic: {requests: 20}\nexpect:\n  - {measure: completed, max: 99, policy: hash}\n';
+    const { code, stderr } = await heng('sim', '-c', write('unrun.yaml', scenario));
+    assert.equal(code, 1);
+    assert.match(stderr, /unrun\.yaml: line 3: a bound on completed of hash, which is not run/);
   });
 });

@@ -251,7 +251,9 @@ void DemoCommand::add_to(CLI::App& app, int& exit_code) {
       ->add_option("--plot", options_.plot,
                    "Leave a picture of the weights in this file (.svg or .png), then end")
       ->check([](const std::string& path) { return is_plot_path(path) ? "" : "must end in .svg or .png"; });
-  command->add_option("--seed", options_.seed, "Seed of the load")->capture_default_str();
+  command->add_option("--seed", options_.seed, "Seed of the load")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->footer(
       "On a terminal it goes on after the last step until Ctrl-C; into a pipe or file, and with --plot, it "
       "ends.");

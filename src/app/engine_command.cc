@@ -46,7 +46,9 @@ void EngineCommand::add_to(CLI::App& app, int& exit_code) {
   add_engine_limits(*command, engine);
   command->add_flag("--one-thread", options_.one_thread,
                     "Serve nobody while a step is computed, as servers do that share the model's thread");
-  command->add_option("--seed", options_.seed, "Seed of the ids it makes up")->capture_default_str();
+  command->add_option("--seed", options_.seed, "Seed of the ids it makes up")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->footer("POST /control {\"speed\": 0.5} changes the speed while it runs.");
   fit_.add_to(*command, exit_code);
   command->callback([this, command, &exit_code] {

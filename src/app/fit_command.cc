@@ -118,7 +118,9 @@ void FitCommand::add_to(CLI::App& engine, int& exit_code) {
       ->add_option("--kv-mixed", options_.engine.kv_mixed,
                    "How much dearer reading context is in steps that also compute prompts")
       ->capture_default_str();
-  command->add_option("--seed", options_.seed, "The same seed gives the same result")->capture_default_str();
+  command->add_option("--seed", options_.seed, "The same seed gives the same result")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_flag("--json", json_, "JSON instead of YAML");
   add_engine_limits(*command, options_.engine);
   command->footer(

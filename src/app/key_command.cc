@@ -171,9 +171,12 @@ void KeyCommand::add_to(CLI::App& app, int& exit_code) {
   create->add_option("--weight", tenant_.weight, "Its share of the workers beside others while requests wait")
       ->check(CLI::Range(0.001, 1e6))
       ->capture_default_str();
-  create->add_option("--requests-per-minute", tenant_.limits.requests_per_minute, "0 = no limit");
-  create->add_option("--tokens-per-minute", tenant_.limits.tokens_per_minute, "0 = no limit");
-  create->add_option("--concurrent", tenant_.limits.concurrent, "Requests at a time; 0 = no limit");
+  create->add_option("--requests-per-minute", tenant_.limits.requests_per_minute, "0 = no limit")
+      ->check(CLI::NonNegativeNumber);
+  create->add_option("--tokens-per-minute", tenant_.limits.tokens_per_minute, "0 = no limit")
+      ->check(CLI::NonNegativeNumber);
+  create->add_option("--concurrent", tenant_.limits.concurrent,
+                     "Requests at a time->check(CLI::NonNegativeNumber); 0 = no limit");
   create->add_option("--expires", expires_, "Last day it is valid, as in 2027-01-31, in UTC");
   create->callback([this, &exit_code] { exit_code = make(); });
   CLI::App* show = command->add_subcommand("list", "Show the keys of a file, without their secrets");

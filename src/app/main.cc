@@ -5,8 +5,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "app/admin_client.h"
 #include "app/demo.h"
@@ -91,6 +94,18 @@ int unknown_command(const CLI::App& app, std::string_view name) {
   return kExitUsage;
 }
 
+/// Results that did not arrive were not delivered, whatever the command thinks of its work.
+int delivered(int exit_code) {
+  const bool flushed = std::fflush(stdout) == 0;
+  const int problem = errno;
+  if (flushed && std::ferror(stdout) == 0) return exit_code;
+  // Who closes a pager has seen enough.
+  if (flushed || problem != EPIPE)
+    fmt::print(stderr, "heng: cannot write all of the output{}{}\n", flushed ? "" : ": ",
+               flushed ? "" : std::strerror(problem));
+  return exit_code == kExitOk ? kExitFailed : exit_code;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -147,10 +162,10 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    return delivered(app.exit(error) == 0 ? kExitOk : kExitUsage);
   } catch (const std::exception& error) {
     fmt::print(stderr, "heng: {}\n", error.what());
     return kExitFailed;
   }
-  return exit_code;
+  return delivered(exit_code);
 }

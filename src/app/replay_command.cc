@@ -199,7 +199,9 @@ void ReplayCommand::add_to(CLI::App& app, int& exit_code) {
                       "Decide by this policy instead, as in dynamic_weight:beta=0.2, and compare");
   command->add_option("--explain", explain_,
                       "Id of a request (x-request-id, `id` in the access log): who was there to be chosen");
-  command->add_option("--differences", differences_, "How many differences to list")->capture_default_str();
+  command->add_option("--differences", differences_, "How many differences to list")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_flag("--json", json_, "The result as JSON");
   command->callback([this, &exit_code] { exit_code = run(); });
 }

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 
 #include "app/exit_code.h"
@@ -22,12 +24,15 @@ namespace {
 
 constexpr int kBarWidth = 30;
 
-Result<void> set_duration(const std::optional<std::string>& text, std::string_view flag, Duration& target) {
+CLI::Range whole(std::int64_t least, std::int64_t most) { return {least, most}; }
+
+Result<void> set_duration(const std::optional<std::string>& text, std::string_view flag, Duration most,
+                          Duration& target) {
   if (!text) return {};
   const Result<double> seconds = parse_duration_seconds(*text);
   if (!seconds) return fail(ErrorCode::invalid, fmt::format("{}: {}", flag, seconds.error().message));
-  if (!(*seconds >= 0 && *seconds <= 1e8))
-    return fail(ErrorCode::invalid, fmt::format("{} is out of range", flag));
+  if (!(*seconds >= 0 && *seconds <= to_seconds(most)))
+    return fail(ErrorCode::invalid, fmt::format("{} is at most {:g} s", flag, to_seconds(most)));
   target = from_seconds(*seconds);
   return {};
 }
@@ -117,25 +122,30 @@ void SimCommand::add_to(CLI::App& app, int& exit_code) {
   command->add_option("-c,--config", file_, "Scenario (YAML), see docs/simulator.md; flags are stronger");
   command->add_option("--trace", trace_,
                       "Recorded traffic: Azure, Mooncake, ServeGen, JSON lines, access log");
-  command->add_option("--workers", workers_, "How many equal workers");
+  command->add_option("--workers", workers_, "How many equal workers")->check(whole(1, 100'000));
   command->add_option("--speeds", speeds_, "Workers of these speeds instead, as in 1,1,0.5")->delimiter(',');
   command->add_option("--policy", policies_, "Policies to run, as in hash,dynamic_weight:beta=0.2")
       ->delimiter(',');
   command->add_flag("--compare", compare_, "Run every policy there is");
-  command->add_option("--rate", rate_, "Requests per second on average (a trace is stretched or squeezed)");
-  command->add_option("--scale", scale_, "Time of a trace passes so many times faster");
+  CLI::Option* rate = command->add_option(
+      "--rate", rate_,
+      "Requests per second on average: a trace is stretched, made-up sessions come to it in time");
+  command->add_option("--scale", scale_, "Time of a trace passes so many times faster")->excludes(rate);
   command->add_option("--sample", sample_, "Share of a trace's requests to keep");
   command->add_option("--start", start_, "Where in a trace to begin, as in 10m");
   command->add_option("--duration", duration_, "How much traffic, as in 1h");
-  command->add_option("--requests", requests_, "At most so many requests");
+  command->add_option("--requests", requests_, "At most so many requests")
+      ->check(whole(1, 1'000'000'000'000));
   command->add_option("--resample", resample_, "Draw arrivals anew from blocks of this length, as in 60s");
-  command->add_option("--gateways", gateways_,
-                      "Gateways before the workers, each knowing only its own requests");
+  command
+      ->add_option("--gateways", gateways_, "Gateways before the workers, each knowing only its own requests")
+      ->check(whole(1, 1000));
   command->add_option("--network", network_, "One way between gateway and worker, as in 0.5ms");
   command->add_option("--warmup", warmup_, "Requests that come earlier are not counted");
   command->add_option("--ttft", ttft_, "Objective: time to first token (2s)");
   command->add_option("--tpot", tpot_, "Objective: time per further token (100ms)");
-  command->add_option("--seed", seed_, "The same seed gives the same bytes");
+  command->add_option("--seed", seed_, "The same seed gives the same bytes")
+      ->check(whole(0, 1'000'000'000'000'000));
   command->add_option("--report", report_, "Write a page with plots, one file of HTML");
   command->add_option("--log", log_, "Write every request as a JSON line");
   command->add_flag("--json", json_, "Results as JSON");
@@ -147,22 +157,24 @@ Result<void> SimCommand::apply_flags(Scenario& scenario) const {
   if (trace_) traffic.trace = *trace_;
   if (rate_) traffic.rate = *rate_;
   if (scale_) traffic.shape.scale = *scale_;
+  if (scale_ && !traffic.trace.empty()) traffic.rate = 0;  // the scenario's: flags are stronger
   if (sample_) traffic.shape.sample = *sample_;
   if (requests_) traffic.requests = *requests_;
   if (seed_) scenario.seed = *seed_;
   if (gateways_) scenario.gateways = *gateways_;
   const auto within = [](double value, double most) { return value > 0 && value <= most; };
-  if (!within(traffic.rate, 1e6) && traffic.rate != 0)
-    return fail(ErrorCode::invalid, "--rate must be above 0");
-  if (!within(traffic.shape.scale, 1e6)) return fail(ErrorCode::invalid, "--scale must be above 0");
+  if (rate_ && !within(*rate_, 1e6))
+    return fail(ErrorCode::invalid, "--rate must be above 0, and at most 1e6");
+  if (!within(traffic.shape.scale, 1e6))
+    return fail(ErrorCode::invalid, "--scale must be above 0, and at most 1e6");
   if (!within(traffic.shape.sample, 1)) return fail(ErrorCode::invalid, "--sample lies between 0 and 1");
-  if (!within(scenario.gateways, 1000)) return fail(ErrorCode::invalid, "--gateways lies between 1 and 1000");
-  if (workers_ && !within(*workers_, 1e5))
-    return fail(ErrorCode::invalid, "--workers lies between 1 and 100000");
+  if (workers_ && !speeds_.empty() && speeds_.size() != *workers_)
+    return fail(ErrorCode::invalid,
+                fmt::format("--speeds names {} workers, --workers {}", speeds_.size(), *workers_));
   if (workers_) scenario.workers.assign(*workers_, {.engine = scenario.engine});
   if (!speeds_.empty()) scenario.workers.clear();
   for (const double speed : speeds_) {
-    if (!within(speed, 1e3)) return fail(ErrorCode::invalid, "--speeds must be above 0");
+    if (!within(speed, 1e3)) return fail(ErrorCode::invalid, "--speeds must be above 0, and at most 1000");
     scenario.workers.push_back({.engine = scenario.engine});
     scenario.workers.back().engine.speed = speed;
   }
@@ -170,14 +182,16 @@ Result<void> SimCommand::apply_flags(Scenario& scenario) const {
     if (!scenario.workers.empty() && fault.worker >= scenario.workers.size())
       return fail(ErrorCode::invalid, "the scenario's faults name workers that there are not");
   }
-  for (const auto& [text, flag, target] : {std::tuple{&start_, "--start", &traffic.shape.start},
-                                           {&duration_, "--duration", &traffic.shape.duration},
-                                           {&resample_, "--resample", &traffic.shape.resample},
-                                           {&network_, "--network", &scenario.network},
-                                           {&warmup_, "--warmup", &scenario.warmup},
-                                           {&ttft_, "--ttft", &scenario.ttft_objective},
-                                           {&tpot_, "--tpot", &scenario.tpot_objective}}) {
-    if (const auto set = set_duration(*text, flag, *target); !set) return set;
+  constexpr Duration kLong = 24000h;  // as a scenario's own keys
+  for (const auto& [text, flag, most, target] :
+       {std::tuple{&start_, "--start", kLong, &traffic.shape.start},
+        {&duration_, "--duration", kLong, &traffic.shape.duration},
+        {&resample_, "--resample", Duration(24h), &traffic.shape.resample},
+        {&network_, "--network", Duration(10s), &scenario.network},
+        {&warmup_, "--warmup", Duration(2400h), &scenario.warmup},
+        {&ttft_, "--ttft", Duration(24h), &scenario.ttft_objective},
+        {&tpot_, "--tpot", Duration(24h), &scenario.tpot_objective}}) {
+    if (const auto set = set_duration(*text, flag, most, *target); !set) return set;
   }
   return choose_policies(scenario);
 }
@@ -196,8 +210,19 @@ Result<void> SimCommand::choose_policies(Scenario& scenario) const {
   return {};
 }
 
+/// Hours of simulation should not end with a path that cannot be written.
+Result<void> SimCommand::open_outputs() {
+  if (!log_.empty()) log_file_.open(log_, std::ios::trunc);
+  if (!log_file_ || (!report_.empty() && !std::ofstream(report_, std::ios::app))) {
+    const int problem = errno;
+    return fail(ErrorCode::io,
+                fmt::format("cannot write {}: {}", log_file_ ? report_ : log_, std::strerror(problem)));
+  }
+  return {};
+}
+
 Result<SimResult> SimCommand::run_policy(const Scenario& scenario, std::size_t index,
-                                         std::uint64_t requests) const {
+                                         std::uint64_t requests) {
   const ScenarioPolicy& policy = scenario.policies[index];
   RunHooks hooks;
   const std::string label = fmt::format("{}/{} {}", index + 1, scenario.policies.size(), policy.label);
@@ -206,15 +231,12 @@ Result<SimResult> SimCommand::run_policy(const Scenario& scenario, std::size_t i
       show_progress(label, arrived, requests, now);
     };
   }
-  std::ofstream log;
-  if (!log_.empty()) {
-    log.open(log_, index == 0 ? std::ios::trunc : std::ios::app);
-    hooks.on_end = [&](const RequestRecord& record) { log << record_json(record, policy.label); };
-  }
+  if (!log_.empty())
+    hooks.on_end = [&](const RequestRecord& record) { log_file_ << record_json(record, policy.label); };
   auto tally = run_scenario(scenario, policy, hooks);
   if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\x1b[K");
   if (!tally) return std::unexpected(tally.error());
-  if (!log_.empty() && !log.flush()) return fail(ErrorCode::io, fmt::format("cannot write {}", log_));
+  if (!log_.empty() && !log_file_.flush()) return fail(ErrorCode::io, fmt::format("cannot write {}", log_));
   std::vector<std::string> unmet = unmet_expectations(scenario, policy, *tally);
   return SimResult{policy, std::move(*tally), std::move(unmet)};
 }
@@ -234,6 +256,10 @@ int SimCommand::run() {
     return kExitUsage;
   }
   complete(scenario);
+  if (const auto opened = open_outputs(); !opened) {
+    fmt::print(stderr, "heng: {}\n", opened.error().message);
+    return kExitFailed;
+  }
   const std::uint64_t requests = isatty(STDERR_FILENO) != 0 ? count_requests(scenario) : 0;
   const auto begun = std::chrono::steady_clock::now();
   std::vector<SimResult> results;
@@ -262,7 +288,9 @@ int SimCommand::print(const Scenario& scenario, const std::vector<SimResult>& re
     }
     fmt::print(stderr, "The report is in {}\n", report_);
   }
-  bool met = true;
+  const std::vector<std::string> unanswered = unanswered_expectations(scenario);
+  for (const std::string& line : unanswered) fmt::print(stderr, "{}: {}\n", file_, line);
+  bool met = unanswered.empty();
   for (const SimResult& result : results) {
     for (const std::string& line : result.unmet) fmt::print(stderr, "{}: {}\n", file_, line);
     met = met && result.unmet.empty();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,7 +26,8 @@ class SimCommand {
   int run();
   Result<void> apply_flags(Scenario& scenario) const;
   Result<void> choose_policies(Scenario& scenario) const;
-  Result<SimResult> run_policy(const Scenario& scenario, std::size_t index, std::uint64_t requests) const;
+  Result<void> open_outputs();
+  Result<SimResult> run_policy(const Scenario& scenario, std::size_t index, std::uint64_t requests);
   int print(const Scenario& scenario, const std::vector<SimResult>& results) const;
 
   std::string file_;
@@ -36,6 +38,7 @@ class SimCommand {
   std::vector<double> speeds_;
   std::vector<std::string> policies_;
   std::string report_, log_;
+  std::ofstream log_file_;
   bool compare_ = false;
   bool json_ = false;
 };

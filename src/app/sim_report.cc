@@ -7,6 +7,8 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <limits>
+#include <map>
 
 #include "sim/measures.h"
 
@@ -28,7 +30,7 @@ constexpr std::string_view kStyle =
     "text-align:left}.plots{display:flex;flex-wrap:wrap;gap:14px}svg{width:560px;max-width:100%;height:auto}"
     "svg text{font:11px system-ui,sans-serif;fill:#555}svg .title{font-size:13px;fill:#1c1f23}"
     "svg .grid{stroke:#e2e5e9}.wide{overflow-x:auto}.key{display:inline-block;margin-right:1.2em}"
-    ".key i{display:inline-block;width:.9em;height:.9em;margin-right:.35em;vertical-align:-.1em}";
+    ".key svg{width:28px;height:8px;margin-right:.35em;vertical-align:.1em}";
 
 struct Series {
   std::string name;
@@ -58,6 +60,12 @@ std::string escape(std::string_view text) {
 
 std::string_view colour(std::size_t index) { return kColours[index % kColours.size()]; }
 
+/// Colours come round again: the second time dashed, then dotted, and so on.
+std::string_view dashes(std::size_t index) {
+  constexpr std::array<std::string_view, 4> kDashes = {"none", "6 3", "2 3", "9 3 2 3"};
+  return kDashes[index / kColours.size() % kDashes.size()];
+}
+
 /// 1, 2 or 5 times a power of ten, about a fifth of the range.
 double tick_of(double range) {
   const double power = std::pow(10, std::floor(std::log10(range / 4)));
@@ -74,7 +82,7 @@ class Drawing {
     for (const Series& series : plot.series) {
       for (const auto& [x, y] : series.points) {
         x_low_ = std::min(x_low_, place(x)), x_high_ = std::max(x_high_, place(x));
-        if (plot.y_max == 0) y_high_ = std::max(y_high_, y);
+        if (plot.y_max == 0 && !std::isnan(y)) y_high_ = std::max(y_high_, y);
       }
     }
     if (x_high_ <= x_low_) x_high_ = x_low_ + 1;
@@ -86,7 +94,7 @@ class Drawing {
         "<svg viewBox=\"0 0 {} {}\" role=\"img\"><text class=\"title\" x=\"{}\" y=\"16\">{}</text>", kWidth,
         kHeight, kLeft, escape(plot_.title));
     axes();
-    for (std::size_t i = 0; i < plot_.series.size(); ++i) line(plot_.series[i], colour(i));
+    for (std::size_t i = 0; i < plot_.series.size(); ++i) line(plot_.series[i], i);
     return out_ + "</svg>\n";
   }
 
@@ -116,13 +124,26 @@ class Drawing {
                         (kLeft + kWidth - kRight) / 2, kHeight - 6, escape(plot_.x_label));
   }
 
-  void line(const Series& series, std::string_view stroke) {
-    if (series.points.empty()) return;
-    out_ += fmt::format("<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\" points=\"", stroke);
+  /// Points without a value are gaps. A value between two of them would be no line: it gets a tick of its
+  /// own.
+  void line(const Series& series, std::size_t index) {
+    std::string path;
+    bool drawing = false;
     for (const auto& [x, y] : series.points) {
-      out_ += fmt::format("{:.1f},{:.1f} ", at_x(place(x)), at_y(std::min(y, y_high_)));
+      if (std::isnan(y)) {
+        drawing = false;
+        continue;
+      }
+      const double top = at_y(std::min(y, y_high_));
+      path += drawing ? fmt::format("L{:.1f},{:.1f}", at_x(place(x)), top)
+                      : fmt::format("M{:.1f},{:.1f}h.1", at_x(place(x)), top);
+      drawing = true;
     }
-    out_ += "\"/>";
+    if (path.empty()) return;
+    out_ += fmt::format(
+        "<path fill=\"none\" stroke-linecap=\"round\" stroke=\"{}\" stroke-dasharray=\"{}\" "
+        "stroke-width=\"1.6\" d=\"{}\"/>",
+        colour(index), dashes(index), path);
   }
 
   const Plot& plot_;
@@ -133,8 +154,11 @@ class Drawing {
 std::string key_of(const std::vector<std::string>& names) {
   std::string out = "<p>";
   for (std::size_t i = 0; i < names.size(); ++i) {
-    out += fmt::format("<span class=\"key\"><i style=\"background:{}\"></i>{}</span>", colour(i),
-                       escape(names[i]));
+    out += fmt::format(
+        "<span class=\"key\"><svg viewBox=\"0 0 28 8\"><path d=\"M0,4h28\" stroke=\"{}\" "
+        "stroke-dasharray=\"{}\" "
+        "stroke-width=\"3\"/></svg>{}</span>",
+        colour(i), dashes(i), escape(names[i]));
   }
   return out + "</p>\n";
 }
@@ -169,6 +193,11 @@ std::string distributions(const std::vector<SimResult>& results) {
   return out;
 }
 
+/// Of nothing there is no share and no mean: a gap in the line.
+double over(double part, double whole) {
+  return whole > 0 ? part / whole : std::numeric_limits<double>::quiet_NaN();
+}
+
 /// One line for each worker: `of(span)` gives a number by worker.
 template <class Of>
 Plot by_worker(const Tally& tally, std::string title, Of of) {
@@ -183,8 +212,6 @@ Plot by_worker(const Tally& tally, std::string title, Of of) {
   }
   return plot;
 }
-
-double over(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
 std::string course(const SimResult& result) {
   const Tally& tally = result.tally;
@@ -237,6 +264,41 @@ std::string measures_table(const std::vector<SimResult>& results) {
   return out + "</table></div>\n";
 }
 
+/// What besides the trace decides the traffic: enough to run it again.
+std::string traffic_keys(const Scenario& scenario) {
+  const ScenarioTraffic& traffic = scenario.traffic;
+  const ShapeOptions& shape = traffic.shape;
+  std::string out;
+  const auto add = [&](std::string_view key, bool set, std::string_view value) {
+    if (set) out += fmt::format(", {} {}", key, value);
+  };
+  const auto seconds = [](Duration span) { return fmt::format("{:g} s", to_seconds(span)); };
+  const bool made_up = traffic.trace.empty();
+  const double rate = traffic.rate > 0 ? traffic.rate : made_up ? traffic.synthetic.rate : 0;
+  add("rate", rate > 0, fmt::format("{:g}/s", rate));
+  add("scale", shape.scale != 1, fmt::format("{:g}", shape.scale));
+  add("sample", shape.sample < 1, fmt::format("{:g}", shape.sample));
+  add("resample", shape.resample > Duration(0), seconds(shape.resample));
+  add("start", shape.start > Duration(0), seconds(shape.start));
+  add("duration", shape.duration > Duration(0), seconds(shape.duration));
+  add("requests", traffic.requests > 0, fmt::format("at most {}", traffic.requests));
+  add("warm-up", scenario.warmup > Duration(0), seconds(scenario.warmup));
+  return out;
+}
+
+/// "8 workers", and their speeds if these differ: "2 of speed 0.5, 6 of speed 1".
+std::string workers_of(const Scenario& scenario) {
+  std::map<double, std::size_t> speeds;
+  for (const SimWorker& worker : scenario.workers) ++speeds[worker.engine.speed];
+  std::string out =
+      fmt::format("{} worker{}", scenario.workers.size(), scenario.workers.size() == 1 ? "" : "s");
+  for (const auto& [speed, count] : speeds) {
+    if (speeds.size() > 8) break;
+    out += fmt::format("{}{} of speed {:g}", speed == speeds.begin()->first ? " (" : ", ", count, speed);
+  }
+  return speeds.size() > 8 ? out : out + ")";
+}
+
 }  // namespace
 
 Result<void> write_sim_report(const Scenario& scenario, const std::vector<SimResult>& results,
@@ -251,10 +313,11 @@ Result<void> write_sim_report(const Scenario& scenario, const std::vector<SimRes
   std::string page = fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>"
       "<meta name=\"viewport\" content=\"width=device-width\"><style>{1}</style></head><body>\n"
-      "<h1>{0}</h1>\n<p>{2}; {3} workers, {4} gateway{5}, seed {6}. Good: first token within {7:g} s, then "
+      "<h1>{0}</h1>\n<p>{2}; {3}, {4} gateway{5}, seed {6}. Good: first token within {7:g} s, then "
       "{8:g} ms a token.</p>\n",
-      title, kStyle, source, scenario.workers.size(), scenario.gateways, scenario.gateways == 1 ? "" : "s",
-      scenario.seed, to_seconds(scenario.ttft_objective), to_milliseconds(scenario.tpot_objective));
+      title, kStyle, source + traffic_keys(scenario), workers_of(scenario), scenario.gateways,
+      scenario.gateways == 1 ? "" : "s", scenario.seed, to_seconds(scenario.ttft_objective),
+      to_milliseconds(scenario.tpot_objective));
   page += measures_table(results) + "<h2>Distributions</h2>\n" + key_of(policies);
   page += "<div class=\"plots\">\n" + distributions(results) + "</div>\n";
   if (workers.size() <= 32) page += "<h2>Workers</h2>\n" + key_of(workers);

@@ -33,8 +33,9 @@ constexpr int kIterationsMax = 60;
 constexpr double kFinalRadius = 0.02;  // of the cloud for the covariance
 constexpr double kHalfMin = 0.02;      // no interval is narrower: steps cut prompts in ways nobody sees
 constexpr std::size_t kBlocks = 20, kReplicates = 200;
-constexpr int kPaces = 4;      // how often steps are spread anew over the measured schedule
-constexpr double kSure = 0.1;  // deviation, in log units, up to which the schedule alone tells a time
+constexpr int kPaces = 4;        // how often steps are spread anew over the measured schedule
+constexpr double kSure = 0.1;    // deviation, in log units, up to which the schedule alone tells a time
+constexpr double kShared = 2.5;  // deviations of a 95% interval where requests share steps and err together
 constexpr std::size_t kRounds = 6;
 constexpr double kAsGood = 1.1;      // so many times the least residuals
 constexpr double kWorthwhile = 0.9;  // a limit other than the default must fit so much better
@@ -460,7 +461,10 @@ class Fitter {
     fit.engine = with_times(engine_, at);
     for (std::size_t k = 0; k < kFitted; ++k) {
       const double deviation = std::sqrt(covariance[k][k]);
-      const double half = std::max({1.96 * deviation, spread[k], doubt_[k], kHalfMin});
+      // Simulations jump, which makes the cloud's slopes too steep and times that trade against each other
+      // look sure; by the measured schedule slopes are exact.
+      const double smooth = work_.empty() ? 0 : kShared * std::sqrt(start_covariance_[k][k]);
+      const double half = std::max({1.96 * deviation, spread[k], doubt_[k], smooth, kHalfMin});
       fit.parameters[k] = {std::exp(at[k]), std::exp(at[k] - half), std::exp(at[k] + half),
                            deviation > kPriorSpread[k] / 2};
     }

@@ -43,9 +43,10 @@ struct EngineFit {
 /// Gauss-Newton without derivatives: residuals of a cloud of simulations are regressed on the logarithms of
 /// the parameters, as in Cartis, Fiala, Marteau, Roberts 2019 (DFO-LS), since single simulations jump where a
 /// request just misses a step. The cloud shrinks as the fit proceeds. Weak log-normal priors hold what the
-/// measurements leave open. Intervals are the wider of the Gauss-Newton covariance and a bootstrap over
-/// twenty blocks of consecutive requests; neither covers errors of the model itself. The same seed gives the
-/// same result. Needs ten requests; fails as `predict` does.
+/// measurements leave open. Intervals are the widest of the Gauss-Newton covariance, a bootstrap over
+/// twenty blocks of consecutive requests, the spread of the search, and the covariance by the measured
+/// schedule; none covers errors of the model itself. The same seed gives the same result. Needs ten requests;
+/// fails as `predict` does.
 Result<EngineFit> fit_engine(std::span<const MeasuredRun> runs, const FitOptions& options);
 
 }  // namespace heng

@@ -87,6 +87,35 @@ TEST(Fit, RecoversTheEngineThatWasMeasured) {
   }
 }
 
+TEST(Fit, IntervalsHoldTheTruth) {
+  Rng draws(7);
+  const auto between = [&](double low, double high) { return low + (high - low) * draws.uniform(); };
+  int outside = 0, intervals = 0;
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    EngineParams engine = truth();
+    engine.t_base = from_seconds(between(0.006, 0.03));
+    engine.t_prefill = from_seconds(between(3e-5, 3e-4));
+    engine.t_decode_seq = from_seconds(between(2e-5, 1.2e-4));
+    engine.t_kv_ns = between(40, 250);
+    engine.t_attention_ns = between(1, 15);
+    MeasuredRun run =
+        measure(engine, {.rate = 1.0 + static_cast<double>(seed % 3), .requests = 150, .seed = seed});
+    for (MeasuredRequest& one : run.requests) {
+      const double noise = seed % 2 == 0 ? 1 : std::max(0.9, 1 + 0.03 * draws.normal());
+      one.ttft = from_seconds(to_seconds(one.ttft) * noise);
+      one.duration = from_seconds(to_seconds(one.duration) * noise);
+    }
+    const auto fit = fit_engine({&run, 1}, known_limits());
+    ASSERT_TRUE(fit.has_value());
+    for (std::size_t k = 0; k < kFitted; ++k, ++intervals) {
+      const FittedParameter& one = fit->parameters[k];
+      const double right = values(engine)[k];
+      outside += right < one.low_ns || right > one.high_ns;
+    }
+  }
+  EXPECT_LE(outside, 2) << "of " << intervals;
+}
+
 TEST(Fit, PredictsAnotherLoadOfTheSameEngine) {
   const MeasuredRun run = measure(truth(), {});
   const MeasuredRun busier = measure(truth(), {.rate = 6, .prompt = 500, .output = 250, .seed = 9});

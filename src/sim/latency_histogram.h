@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -31,11 +32,12 @@ class LatencyHistogram {
   /// The value that a share `q` of all does not exceed, within half a bucket; 0 if there is none.
   Duration quantile(double q) const {
     if (count_ == 0) return Duration(0);
-    const auto rank = static_cast<std::uint64_t>(q * static_cast<double>(count_ - 1));
-    std::uint64_t before = 0;
+    // 0.07 * 100 is a hair above 7: such a product must not count as the next rank.
+    const auto rank = static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(count_) - 1e-9));
+    std::uint64_t upto = 0;
     for (std::size_t bucket = 0; bucket < counts_.size(); ++bucket) {
-      before += counts_[bucket];
-      if (before <= rank) continue;
+      upto += counts_[bucket];
+      if (upto < std::max<std::uint64_t>(rank, 1)) continue;
       const std::uint64_t low = lower_bound(bucket), high = lower_bound(bucket + 1);
       return std::min(Duration(static_cast<Duration::rep>(low + (high - low - 1) / 2)), most_);
     }

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "host/health_options.h"
 #include "sim/measures.h"
 
@@ -34,6 +36,29 @@ ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& p
   return options;
 }
 
+/// Why a run that went well says nothing.
+Error nothing_counted(const Scenario& scenario, std::uint64_t arrived) {
+  if (arrived > 0) {
+    return {ErrorCode::invalid,
+            fmt::format("no request is counted: all {} come within the warm-up of {:g} s; shorten it",
+                        arrived, to_seconds(scenario.warmup))};
+  }
+  const ScenarioTraffic& traffic = scenario.traffic;
+  const ShapeOptions& shape = traffic.shape;
+  std::string cut;
+  if (shape.start > Duration(0)) cut += fmt::format(" from {:g} s on", to_seconds(shape.start));
+  if (shape.duration > Duration(0)) cut += fmt::format(" for {:g} s", to_seconds(shape.duration));
+  if (shape.sample < 1) cut += fmt::format(" in a sample of {:g}", shape.sample);
+  return {ErrorCode::invalid,
+          fmt::format("there is no request in {}{}",
+                      traffic.trace.empty() ? "the made-up traffic" : traffic.trace, cut)};
+}
+
+bool is_about(const Expectation& expectation, const ScenarioPolicy& policy) {
+  return expectation.policy.empty() || expectation.policy == policy.entry->name ||
+         expectation.policy == policy.label;
+}
+
 }  // namespace
 
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy, const RunHooks& hooks) {
@@ -51,6 +76,8 @@ Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& polic
   for (std::uint64_t events = 1;; ++events) {
     const Result<bool> more = cluster.step();
     if (!more) return std::unexpected(more.error());
+    if (!*more && tally.counted() == 0)
+      return std::unexpected(nothing_counted(scenario, cluster.counts().arrived));
     if (!*more) return tally;
     if (hooks.progress && events % kProgressEvents == 0)
       hooks.progress(cluster.counts().arrived, cluster.now());
@@ -61,7 +88,7 @@ std::vector<std::string> unmet_expectations(const Scenario& scenario, const Scen
                                             const Tally& tally) {
   std::vector<std::string> unmet;
   for (const Expectation& expectation : scenario.expect) {
-    if (!expectation.policy.empty() && expectation.policy != policy.entry->name) continue;
+    if (!is_about(expectation, policy)) continue;
     const double value = find_measure(expectation.measure)->of(tally);
     if (value >= expectation.min && value <= expectation.max) continue;
     const bool low = value < expectation.min;
@@ -70,6 +97,17 @@ std::vector<std::string> unmet_expectations(const Scenario& scenario, const Scen
                                 low ? expectation.min : expectation.max));
   }
   return unmet;
+}
+
+std::vector<std::string> unanswered_expectations(const Scenario& scenario) {
+  std::vector<std::string> unanswered;
+  for (const Expectation& expectation : scenario.expect) {
+    if (std::ranges::any_of(scenario.policies, [&](const auto& one) { return is_about(expectation, one); }))
+      continue;
+    unanswered.push_back(fmt::format("line {}: a bound on {} of {}, which is not run", expectation.line,
+                                     expectation.measure, expectation.policy));
+  }
+  return unanswered;
 }
 
 }  // namespace heng

@@ -16,12 +16,15 @@ struct RunHooks {
   std::function<void(const RequestRecord&)> on_end;
 };
 
-/// The scenario must be complete. Fails as its traffic does.
+/// The scenario must be complete. Fails as its traffic does, and if no request is counted.
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy,
                            const RunHooks& hooks = {});
 
 /// What a run missed of what the scenario expects; one line each.
 std::vector<std::string> unmet_expectations(const Scenario& scenario, const ScenarioPolicy& policy,
                                             const Tally& tally);
+
+/// Bounds on policies that the scenario does not run: nothing would ever check them. One line each.
+std::vector<std::string> unanswered_expectations(const Scenario& scenario);
 
 }  // namespace heng

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "config/table_reader.h"
 #include "config/values.h"
@@ -141,6 +141,20 @@ constexpr Field kExpect[] = {
     {"max", Type::number, -1e15, 1e15, "", at<&Expectation::max>, ""},
 };
 
+/// What a simulated gateway goes by; other keys of these sections would be passed over in silence.
+using SectionKey = std::pair<std::string_view, std::string_view>;
+constexpr SectionKey kSimulated[] = {
+    {"health", "active"},         {"health", "interval"},
+    {"health", "timeout"},        {"health", "silence"},
+    {"health", "fall"},           {"health", "rise"},
+    {"health", "passive_faults"}, {"health", "probe_back"},
+    {"health", "slow_start"},     {"health", "max_ejected_share"},
+    {"retry", "enabled"},         {"retry", "budget_ratio"},
+    {"retry", "budget_floor"},    {"timeouts", "first_byte"},
+    {"timeouts", "idle"},         {"engine_load", "interval"},
+    {"engine_load", "timeout"},   {"engine_load", "always"},
+};
+
 constexpr FaultKind kFaultKinds[] = {FaultKind::die, FaultKind::hang, FaultKind::slow, FaultKind::mute};
 
 std::string label_of(const RoutePolicyEntry& entry, const OptionValues& options) {
@@ -209,6 +223,12 @@ class ScenarioReader : TableReader {
                   if (field.key == "bursts") {
                     traffic.synthetic.burst_every = 60s;
                     read_map(child, field.key, kBursts, &traffic.synthetic);
+                    if (traffic.synthetic.burst_lasts >= traffic.synthetic.burst_every) {
+                      report(child,
+                             fmt::format("a burst of {:g} s every {:g} s never ends; make `lasts` shorter",
+                                         to_seconds(traffic.synthetic.burst_lasts),
+                                         to_seconds(traffic.synthetic.burst_every)));
+                    }
                   }
                   if (field.key == "sessions") read_map(child, field.key, kSessions, &traffic.synthetic);
                   if (field.key == "prefixes") {
@@ -217,6 +237,8 @@ class ScenarioReader : TableReader {
                   }
                 });
     if (traffic.trace.empty()) return;
+    if (find(value, "rate") != nullptr && find(value, "scale") != nullptr)
+      report(place_of(value, "scale"), "`rate` says how fast the trace passes; leave out `scale`, or `rate`");
     for (const char* key : {"prompt_tokens", "output_tokens", "bursts", "sessions", "prefixes"}) {
       if (find(value, key) != nullptr)
         report(place_of(value, key), fmt::format("`{}` is for made-up traffic; a trace has its own", key));
@@ -282,6 +304,12 @@ class ScenarioReader : TableReader {
     walk(value, "`gateway`", kSections, [&](std::size_t index, const YamlNode&, const YamlNode& child) {
       const auto section = std::ranges::find(sections(), kSections[index], &Section::key);
       read_map(child, section->key, section->fields, section->at(scenario_.gateway));
+      for (const Field& field : section->fields) {
+        const bool simulated = std::ranges::count(kSimulated, SectionKey(section->key, field.key)) > 0;
+        if (simulated || find(child, field.key) == nullptr) continue;
+        report(place_of(child, field.key),
+               fmt::format("`{}` of `{}` is not simulated; leave it out", field.key, section->key));
+      }
     });
   }
 
@@ -334,6 +362,11 @@ class ScenarioReader : TableReader {
                     fmt::format("{} is no measure.{} Measures: {}", quote(expectation.measure),
                                 did_you_mean(expectation.measure, names), list_of(names)));
     }
+    if (!expectation.policy.empty()) {
+      const auto policy = parse_policy(expectation.policy);
+      if (!policy) return report(place_of(value, "policy"), policy.error().message);
+      expectation.policy = policy->label;
+    }
     if (find(value, "min") == nullptr && find(value, "max") == nullptr)
       return report(value, "this bound has neither `min` nor `max`");
     scenario_.expect.push_back(std::move(expectation));
@@ -350,11 +383,9 @@ ScenarioLoad parse_scenario(std::string_view yaml, const std::string& directory)
 }
 
 ScenarioLoad load_scenario(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  if (!file) return {{}, {{0, 0, "cannot read the file; check its name and permissions"}}};
-  ScenarioLoad load = parse_scenario(text, std::filesystem::path(path).parent_path());
+  const Result<std::string> text = read_yaml_file(path);
+  if (!text) return {{}, {{0, 0, text.error().message}}};
+  ScenarioLoad load = parse_scenario(*text, std::filesystem::path(path).parent_path());
   if (load.scenario.name.empty()) load.scenario.name = std::filesystem::path(path).stem();
   return load;
 }
@@ -402,16 +433,13 @@ Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario) {
   const ScenarioTraffic& traffic = scenario.traffic;
   SyntheticOptions synthetic = traffic.synthetic;
   const bool recorded = !traffic.trace.empty();
+  shape.requests = traffic.requests;
   if (recorded) {
     shape.rate = traffic.rate;
-    shape.requests = traffic.requests;
   } else {
     if (traffic.rate > 0) synthetic.rate = traffic.rate;
-    if (traffic.requests > 0) {
-      synthetic.requests = traffic.requests;
-    } else if (shape.duration > Duration(0)) {
-      synthetic.requests = UINT64_MAX;
-    }
+    if (shape.requests == 0 && shape.duration == Duration(0)) shape.requests = synthetic.requests;
+    synthetic.requests = UINT64_MAX;  // they count after the cut
   }
   const auto open = [&]() -> Result<std::unique_ptr<TrafficSource>> {
     if (recorded) return open_trace(traffic.trace, scenario.seed);

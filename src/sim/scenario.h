@@ -30,7 +30,7 @@ struct ScenarioPolicy {
 /// A bound on one measure of one policy.
 struct Expectation {
   std::string measure;
-  std::string policy;  // "" = every policy of the run
+  std::string policy;  // a label, or the name of all that have other options; "" = every policy of the run
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
   int line = 0;
@@ -50,7 +50,7 @@ struct Scenario {
   std::vector<SimFault> faults;    // repetitions written out
   std::vector<ScenarioPolicy> policies;
   std::vector<Expectation> expect;
-  Config gateway;  // of this, `health`, `retry`, `timeouts` and `engine_load`
+  Config gateway;  // of this, what is simulated of `health`, `retry`, `timeouts` and `engine_load`
 };
 
 struct ScenarioLoad {

@@ -1,6 +1,7 @@
 // Scenarios: what a file may say, the mistakes in it, and that the ones with faults keep within their bounds.
 #include "sim/scenario.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,7 +30,7 @@ gateways: 2
 network: 1ms
 warmup: 10s
 objective: {ttft: 1s, tpot: 50ms}
-traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, scale: 2, sample: 0.5, resample: 60s, requests: 9}
+traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, sample: 0.5, resample: 60s, requests: 9}
 workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3}]
 engine: {max_num_seqs: 64, kv_blocks: 1000}
 gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}, engine_load: {interval: 200ms}}
@@ -70,7 +71,17 @@ TEST(Scenario, MistakesHaveTheirPlace) {
             "1:10 nobody is there at the start; let at least one worker join at 0s");
   EXPECT_EQ(mistakes("traffic: {trace: x, sessions: {turns: 2}}\n").at(0),
             "1:31 `sessions` is for made-up traffic; a trace has its own");
+  EXPECT_EQ(mistakes("traffic: {trace: x, rate: 2, scale: 2}\n").at(0),
+            "1:37 `rate` says how fast the trace passes; leave out `scale`, or `rate`");
+  EXPECT_EQ(mistakes("traffic: {bursts: {every: 3s}}\n").at(0),
+            "1:19 a burst of 5 s every 3 s never ends; make `lasts` shorter");
+  EXPECT_EQ(mistakes("gateway: {timeouts: {idle: 2s, total: 1s}}\n").at(0),
+            "1:39 `total` of `timeouts` is not simulated; leave it out");
+  EXPECT_EQ(mistakes("gateway: {retry: {hedge_after: 1s}}\n").at(0),
+            "1:32 `hedge_after` of `retry` is not simulated; leave it out");
   EXPECT_EQ(mistakes("expect: [{measure: ttft_p99, max: 3}]\n").at(0), "1:20 'ttft_p99' is no measure");
+  EXPECT_EQ(mistakes("expect: [{measure: failed, max: 3, policy: hush}]\n").at(0),
+            "1:44 unknown policy 'hush'");
   EXPECT_EQ(mistakes("engine: {max_num_seqs: 300, max_num_batched_tokens: 200}\n").at(0),
             "1:1 max_num_batched_tokens must be at least max_num_seqs, or some sequences would never run");
   EXPECT_EQ(mistakes("").size(), 1u);
@@ -102,6 +113,7 @@ TEST_P(Scenarios, KeepWithinTheirBounds) {
   ASSERT_TRUE(load.issues.empty()) << format_issues(GetParam(), load.issues);
   ASSERT_FALSE(load.scenario.expect.empty());
   complete(load.scenario);
+  EXPECT_TRUE(unanswered_expectations(load.scenario).empty());
   for (const ScenarioPolicy& policy : load.scenario.policies) {
     const auto tally = run_scenario(load.scenario, policy);
     ASSERT_TRUE(tally.has_value()) << tally.error().message;
@@ -123,6 +135,61 @@ TEST(Expectations, ABoundThatIsNotKeptIsTold) {
   EXPECT_EQ(unmet, std::vector<std::string>{"line 5: completed of hash is 50, expected at most 49"});
 }
 
+TEST(Expectations, BoundsFindTheirPolicyByNameOrLabel) {
+  ScenarioLoad load = parse_scenario(R"(
+traffic: {requests: 50}
+policies: [hash, {name: dynamic_weight, beta: 0.2}]
+expect:
+  - {measure: completed, max: 1, policy: dynamic_weight}
+  - {measure: completed, max: 2, policy: "dynamic_weight:beta=0.20"}
+  - {measure: completed, max: 3, policy: "dynamic_weight:beta=0.3"}
+  - {measure: completed, max: 4, policy: round_robin}
+)",
+                                     "");
+  ASSERT_TRUE(load.issues.empty()) << load.issues[0].message;
+  complete(load.scenario);
+  const auto tally = run_scenario(load.scenario, load.scenario.policies.at(1));
+  ASSERT_TRUE(tally.has_value());
+  EXPECT_EQ(
+      unmet_expectations(load.scenario, load.scenario.policies[1], *tally),
+      (std::vector<std::string>{"line 5: completed of dynamic_weight:beta=0.2 is 50, expected at most 1",
+                                "line 6: completed of dynamic_weight:beta=0.2 is 50, expected at most 2"}));
+  EXPECT_EQ(
+      unanswered_expectations(load.scenario),
+      (std::vector<std::string>{"line 7: a bound on completed of dynamic_weight:beta=0.3, which is not run",
+                                "line 8: a bound on completed of round_robin, which is not run"}));
+}
+
+std::string outcome(std::string_view yaml) {
+  ScenarioLoad load = parse_scenario(yaml, "");
+  EXPECT_TRUE(load.issues.empty());
+  complete(load.scenario);
+  const auto tally = run_scenario(load.scenario, load.scenario.policies.at(0));
+  return tally ? fmt::format("{} requests", tally->counted()) : tally.error().message;
+}
+
+TEST(Run, ThatCountsNoRequestFails) {
+  EXPECT_EQ(outcome("traffic: {requests: 20}\nwarmup: 10h\n"),
+            "no request is counted: all 20 come within the warm-up of 36000 s; shorten it");
+  EXPECT_EQ(outcome("traffic: {start: 1h, duration: 1ms, rate: 0.001}\n"),
+            "there is no request in the made-up traffic from 3600 s on for 0.001 s");
+}
+
+TEST(Run, MadeUpRequestsCountFromTheStartOfTheCut) {
+  EXPECT_EQ(outcome("traffic: {start: 60s, requests: 20}\n"), "20 requests");
+  EXPECT_EQ(outcome("traffic: {start: 60s, requests: 20, duration: 10h}\n"), "20 requests");
+}
+
+TEST(LatencyHistogram, AQuantileIsWhatItsShareOfAllDoesNotExceed) {
+  for (int n = 1; n <= 200; ++n) {
+    LatencyHistogram histogram;
+    for (int i = 1; i <= n; ++i) histogram.add(Duration(i));
+    for (int percent = 1; percent <= 100; ++percent)
+      EXPECT_EQ(histogram.quantile(percent / 100.0).count(), (percent * n + 99) / 100)
+          << percent << "% of " << n;
+  }
+}
+
 TEST(LatencyHistogram, QuantilesAreWithinHalfABucket) {
   LatencyHistogram histogram;
   for (int i = 1; i <= 100'000; ++i) histogram.add(i * 1us);
@@ -134,7 +201,10 @@ TEST(LatencyHistogram, QuantilesAreWithinHalfABucket) {
   LatencyHistogram small;
   for (const Duration value : {0ns, 1ns, 255ns, 256ns}) small.add(value);
   EXPECT_EQ(small.quantile(0), 0ns);
-  EXPECT_EQ(small.quantile(0.7), 255ns);
+  EXPECT_EQ(small.quantile(0.5), 1ns);
+  EXPECT_EQ(small.quantile(0.51), 255ns);
+  EXPECT_EQ(small.quantile(0.75), 255ns);
+  EXPECT_EQ(small.quantile(1), 256ns);
   EXPECT_EQ(small.distribution().back().second, 1);
 }
 

@@ -11,6 +11,12 @@
 
 namespace heng {
 
+namespace {
+
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // spreadsheets and editors of Windows leave it
+
+}  // namespace
+
 void LineFile::Close::operator()(gzFile_s* file) const { gzclose(file); }
 
 Result<LineFile> LineFile::open(const std::string& path) {
@@ -59,7 +65,7 @@ Result<bool> LineFile::next(std::string_view& line) {
       line = {start, size};
       if (line.ends_with('\r')) line.remove_suffix(1);
       begin_ += std::min(size + 1, waiting);
-      ++line_number_;
+      if (++line_number_ == 1 && line.starts_with(kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
       return true;
     }
     if (at_end_) return false;

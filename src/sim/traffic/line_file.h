@@ -20,8 +20,9 @@ class LineFile {
   /// Fails if the file cannot be opened.
   static Result<LineFile> open(const std::string& path);
 
-  /// The next line without its end; valid until the next call. False at the end. Fails if the file cannot be
-  /// read on, is damaged, or has a line longer than kLineBytesMax.
+  /// The next line without its end and, if it is the first, without a byte order mark; valid until the next
+  /// call. False at the end. Fails if the file cannot be read on, is damaged, or has a line longer than
+  /// kLineBytesMax.
   Result<bool> next(std::string_view& line);
   std::size_t line_number() const { return line_number_; }  // of the last line, from 1
   const std::string& path() const { return path_; }

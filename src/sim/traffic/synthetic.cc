@@ -69,7 +69,7 @@ class SyntheticTraffic final : public TrafficSource {
     for (Duration at = after;;) {
       at += from_seconds(arrivals_.exponential(1 / (rate * top)));
       const double wanted = in_burst(at) ? options_.burst_factor : 1;
-      if (top == 1 || arrivals_.uniform() * top < wanted) return at;
+      if ((top == 1 && wanted == 1) || arrivals_.uniform() * top < wanted) return at;
     }
   }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <vector>
 
@@ -94,6 +95,14 @@ class AccessLogTrace final : public TrafficSource {
 }  // namespace
 
 Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed) {
+  // Each policy reads it anew, and some formats twice: what a pipe gave once would be missing then.
+  std::error_code unknown;  // opening it will say why
+  if (std::filesystem::is_other(path, unknown)) {
+    return fail(
+        ErrorCode::invalid,
+        fmt::format("{} is no regular file, and a trace is read several times; write it to a file first",
+                    path));
+  }
   auto file = LineFile::open(path);
   if (!file) return std::unexpected(file.error());
   std::string_view line;

@@ -19,6 +19,7 @@ using simdjson::dom::object;
 
 constexpr double kSecondsMax = 4e9;          // until the year 2096; in nanoseconds it still fits
 constexpr std::uint32_t kPieceTokens = 512;  // of Mooncake's hash ids
+constexpr std::string_view kAzureHeading = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
 std::unexpected<Error> wrong(std::string message) { return fail(ErrorCode::invalid, std::move(message)); }
 
@@ -227,8 +228,7 @@ TraceLineReader::~TraceLineReader() = default;
 TraceLineReader::TraceLineReader(TraceLineReader&&) noexcept = default;
 
 std::optional<TraceFormat> recognise_trace(std::string_view first_line) {
-  if (first_line.starts_with("\xef\xbb\xbf")) first_line.remove_prefix(3);
-  if (first_line.starts_with("TIMESTAMP,")) return TraceFormat::azure;
+  if (first_line == kAzureHeading) return TraceFormat::azure;  // columns are read by their place
   if (!first_line.starts_with('{')) return std::nullopt;
   const bool ours = first_line.contains("\"duration_ms\"") && first_line.contains("\"bytes_in\"");
   return ours ? TraceFormat::access_log : TraceFormat::json_lines;
@@ -242,10 +242,10 @@ Result<bool> TraceLineReader::read(std::string_view line, TrafficRequest& out) {
 }
 
 Result<bool> TraceLineReader::read_azure(std::string_view line, TrafficRequest& out) const {
-  if (line.contains("TIMESTAMP")) return false;
+  if (line == kAzureHeading) return false;
   const std::size_t first = line.find(','), second = line.find(',', first + 1);
   if (first == line.npos || second == line.npos || line.find(',', second + 1) != line.npos) {
-    return wrong("expected TIMESTAMP,ContextTokens,GeneratedTokens");
+    return wrong(fmt::format("expected {}", kAzureHeading));
   }
   const auto at = parse_time(line.substr(0, first));
   if (!at) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -191,6 +192,10 @@ TEST_F(TraceFile, MistakesHaveTheirLine) {
   EXPECT_EQ(mistake(R"({"timestamp": 0, "output_length": 5})"), "trace:1: `prompt_tokens` is missing");
   EXPECT_TRUE(mistake("{\"timestamp\": 0, \n").starts_with("trace:1: not JSON: "));
   EXPECT_EQ(mistake("\n\n"), "trace: the file is empty");
+  for (const char* heading :
+       {"TIMESTAMP,GeneratedTokens,ContextTokens", "TIMESTAMP,ContextTokens,GeneratedTokens,Id"})
+    EXPECT_TRUE(mistake(fmt::format("{}\n2023-11-16 18:15:46.68,374,44\n", heading))
+                    .starts_with("trace:1: this is no trace of requests; known are Azure"));
   EXPECT_TRUE(
       mistake("a,b,c\n1,2,3\n").starts_with("trace:1: this is no trace of requests; known are Azure"));
 }
@@ -205,6 +210,36 @@ TEST_F(TraceFile, CompressedFilesAreReadAsTheyAre) {
   EXPECT_EQ(read(packed).size(), 1u);
   EXPECT_FALSE(open_trace(folder_ / "absent", 1).has_value());
   EXPECT_FALSE(open_trace(folder_, 1).has_value());
+}
+
+TEST_F(TraceFile, AByteOrderMarkIsPassedOver) {
+  const std::string mark = "\xef\xbb\xbf";
+  EXPECT_EQ(
+      read(write(mark + "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n")).size(),
+      1u);
+  const std::string line = R"({"arrival_s": 1, "prompt_tokens": 100, "output_tokens": 5})";
+  EXPECT_EQ(read(write(mark + line + "\n" + line + "\n")).size(), 2u);
+  write(mark + "client,window_start_s,rate_rps,cv,pattern,param1,param2\n1,0,0.1,1,Gamma,1,1\n",
+        "a_rates.csv");
+  std::string lengths = mark + "client,window_start_s,field,q00,q05\n";
+  for (const char* field : {"text_tokens", "output_tokens"}) {
+    lengths += fmt::format("1,0,{}", field);
+    for (int i = 0; i < 21; ++i) lengths += ",7";
+    lengths += "\n";
+  }
+  write(lengths, "a_lengths.csv");
+  EXPECT_FALSE(read(folder_ / "a_rates.csv").empty());
+}
+
+TEST_F(TraceFile, APipeCannotBeReadTwice) {
+  write("");  // makes the folder
+  const std::string pipe = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, std::string("/dev/null")}) {
+    const auto source = open_trace(path, 1);
+    ASSERT_FALSE(source.has_value());
+    EXPECT_TRUE(source.error().message.ends_with("write it to a file first")) << source.error().message;
+  }
 }
 
 TEST_F(TraceFile, LongLinesAreReadInPieces) {
@@ -310,6 +345,17 @@ TEST(Synthetic, BurstsRaiseTheRate) {
   for (const TrafficRequest& request : all) inside += request.at % 60s >= 54s;
   // 54 s at 10/s against 6 s at 100/s.
   EXPECT_NEAR(inside / 20'000.0, 600.0 / 1140, 0.03);
+}
+
+TEST(Synthetic, AFactorBelowOneIsALull) {
+  SyntheticOptions options;
+  options.requests = 20'000;
+  options.rate = 10;
+  options.burst_every = 60s, options.burst_lasts = 20s;
+  options.burst_factor = 0.5;
+  int inside = 0;
+  for (const TrafficRequest& request : drain(*make_synthetic(options, 5))) inside += request.at % 60s >= 40s;
+  EXPECT_NEAR(inside / 20'000.0, 100.0 / 500, 0.02);
 }
 
 TEST(Synthetic, PopularPrefixesFollowZipf) {
