@@ -95,7 +95,9 @@ Result<void> Gateway::prepare() {
     recorder_ = std::move(*recorder);
   }
   resolver_.set_server(config_.dns_server);
-  if (const auto loaded = load_tls(config_); !loaded) return loaded;
+  auto tls = read_tls(config_);
+  if (!tls) return std::unexpected(tls.error());
+  use_tls(std::move(*tls));
   build_pools();
   tick();
   serving_ = true;
@@ -113,15 +115,19 @@ Result<void> Gateway::reload(Config config) {
                 "'record' cannot change while running, for a recording is of use from a pool's beginning "
                 "only: restart, or hand over to a new process");
   }
-  if (const auto loaded = load_tls(config); !loaded) return loaded;
-  if (config.access_log != config_.access_log) {
-    std::unique_ptr<LineWriter> writer;
-    if (!config.access_log.empty()) {
-      auto opened = LineWriter::open(loop_, config.access_log, "access log");
-      if (!opened) return std::unexpected(opened.error());
-      writer = std::move(*opened);
-    }
-    access_log_ = std::move(writer);
+  auto tls = read_tls(config);
+  if (!tls) return std::unexpected(tls.error());
+  const bool other_log = config.access_log != config_.access_log;
+  std::unique_ptr<LineWriter> access_log;
+  if (other_log && !config.access_log.empty()) {
+    auto opened = LineWriter::open(loop_, config.access_log, "access log");
+    if (!opened) return std::unexpected(opened.error());
+    access_log = std::move(*opened);
+  }
+  // Nothing below can fail: a reload is applied as a whole or not at all.
+  use_tls(std::move(*tls));
+  if (other_log) {
+    access_log_ = std::move(access_log);
   } else if (access_log_) {
     access_log_->reopen();
   }
@@ -147,22 +153,20 @@ void Gateway::cut_worker(const ModelPool& pool, Slot slot) {
   for (const auto& exchange : exchanges_) exchange->cut(pool, slot);
 }
 
-/// Reads all TLS files, which may have changed although the configuration has not. Connections there are stay
-/// as they are. A problem changes nothing.
-Result<void> Gateway::load_tls(const Config& config) {
+/// Reads all TLS files, which may have changed although the configuration has not. Changes nothing.
+Result<ServerTls> Gateway::read_tls(const Config& config) {
   const auto checked = check_tls_files(config, wall_time_s());
   if (!checked) return std::unexpected(checked.error());
   if (!checked->empty()) spdlog::warn("{}", *checked);
-  ServerTls loaded;
-  if (config.tls.enabled()) {
-    auto tls = server_tls(config.tls);
-    if (!tls) return std::unexpected(tls.error());
-    loaded = std::move(*tls);
-  }
-  tls_ = std::move(loaded);
+  if (!config.tls.enabled()) return ServerTls();
+  return server_tls(config.tls);
+}
+
+/// For connections to come; those there are stay as they are.
+void Gateway::use_tls(ServerTls tls) {
+  tls_ = std::move(tls);
   server_.set_tls(tls_.context);
   for (const auto& [key, worker] : workers_) worker->load_tls();
-  return {};
 }
 
 void Gateway::drain() {

@@ -105,7 +105,8 @@ class Gateway final : public RequestHandler {
   void on_request(ServerConnection& connection) override;
   void on_bad_request(int status) override;
   void answer_models(ServerConnection& connection);
-  Result<void> load_tls(const Config& config);
+  static Result<ServerTls> read_tls(const Config& config);
+  void use_tls(ServerTls tls);
   void tick();
   void build_pools();
   std::uint64_t discovered_version() const;
