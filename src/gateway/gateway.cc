@@ -417,8 +417,12 @@ void Gateway::hedge_later(Exchange& exchange) {
   const Duration after = config_.retry.hedge_after;
   if (after == Duration(0)) return;
   hedge_budget_.on_request(loop_.now());
-  if (hedges_.empty()) hedge_timer_.once(after);
-  hedges_.push_back({loop_.now() + after, &exchange, exchange.request_id()});
+  const Instant due = loop_.now() + after;
+  // Nearly always the last; after a reload to a shorter time those before it may be due later.
+  const auto place = std::ranges::upper_bound(hedges_, due, {}, &HedgeEntry::due);
+  const bool soonest = place == hedges_.begin();
+  hedges_.insert(place, {due, &exchange, exchange.request_id()});
+  if (soonest) hedge_timer_.once(after);
 }
 
 void Gateway::hedge_due() {

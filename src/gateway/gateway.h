@@ -164,7 +164,7 @@ class Gateway final : public RequestHandler {
     Exchange* exchange;
     std::uint64_t request_id;
   };
-  std::deque<HedgeEntry> hedges_;  // soonest first: all wait equally long
+  std::deque<HedgeEntry> hedges_;  // soonest first
   Timer hedge_timer_;              // for the front of hedges_
 };
 
