@@ -128,8 +128,8 @@ Result<void> Gateway::reload(Config config) {
   use_tls(std::move(*tls));
   if (other_log) {
     access_log_ = std::move(access_log);
-  } else if (access_log_) {
-    access_log_->reopen();
+  } else {
+    reopen_access_log();
   }
   config_ = std::move(config);
   access_.configure(config_);
@@ -141,6 +141,10 @@ Result<void> Gateway::reload(Config config) {
   build_pools();
   tick();
   return {};
+}
+
+void Gateway::reopen_access_log() {
+  if (access_log_) access_log_->reopen();
 }
 
 void Gateway::set_overlay(WorkerOverlay overlay) {

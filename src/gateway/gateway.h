@@ -55,6 +55,8 @@ class Gateway final : public RequestHandler {
   /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot
   /// change while running: that fails, and nothing is changed.
   Result<void> reload(Config config);
+  /// After the access log has been moved away: what follows goes to a new file of its name.
+  void reopen_access_log();
   /// Stops accepting; `idle()` turns true when the last request has ended.
   void drain();
   /// A successor accepts from here on. Nothing is closed: each connection gets its next answer with a word to
