@@ -564,7 +564,7 @@ void Exchange::write_access_line(End end, Duration took) {
       R"("output_tokens":{}}})",
       gateway_.wall_time_s(), json_quote(id_), peer_, tenant_ ? json_quote(tenant_->key_id) : "null",
       request_.method(), json_quote(request_.path()), json_quote(request_.model()),
-      attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
+      current_->slot() != kNoSlot ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
       to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage_.prompt_tokens,
       usage_.cached_tokens, output_tokens());

@@ -123,6 +123,7 @@ void Exchange::turn_away(ApiError error) {
 void Exchange::change_pool(std::shared_ptr<ModelPool> pool) {
   pool_ = std::move(pool);
   avoid_ = kNoSlot;
+  for (Attempt& attempt : attempts_) attempt.change_pool(*pool_);
   pool_->line().join(*this, gateway_.loop_.now());
 }
 

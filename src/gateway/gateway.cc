@@ -208,6 +208,7 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
   pool->set_max_ejected_share(config_.health.max_ejected_share);
   pool->set_members(config, std::move(workers));
   pool->set_limits(config_);
+  pool->count_elsewhere(retired_pools_);
   if (old) {
     for (Exchange* waiting : old->line().take_all(loop_.now())) waiting->change_pool(pool);
   }
@@ -288,7 +289,10 @@ void Gateway::tick() {
   for (const auto& [key, worker] : workers_) worker->tick(now);
   roster_.tick(now);
   if (discovered_version() != discovered_version_) build_pools();
-  for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
+  for (const auto& [model, pool] : pools_) {
+    pool->count_elsewhere(retired_pools_);
+    pool->tick(now, uptime_s());
+  }
   for (const auto& pool : retired_pools_) pool->line().serve(now);
   leave_stopped_workers();
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
