@@ -49,7 +49,8 @@ constexpr Field kRoot[] = {
      "Pass the clients' Authorization on to workers without a key of their own.",
      at<&Config::forward_authorization>, ""},
     {"access_log", Type::text, 0, 0,
-     "File for one JSON line per request; `-` is standard output. Prompts are never logged.",
+     "File for one JSON line per request let in under /v1/; `-` is standard output. Prompts are never "
+     "logged.",
      at<&Config::access_log>, "/var/log/heng/access.log"},
     {"record", Type::text, 0, 0,
      "File for everything decisions are made from, to be read by `heng replay`. No prompts, but hashes of "
@@ -403,7 +404,8 @@ Result<void> set_text(const Field& field, std::string& member, std::string_view 
   const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
   if (text.size() > kTextBytesMax) return fail(ErrorCode::invalid, "longer than 4096 bytes");
   if (const auto bad = std::ranges::find_if(text, is_control); bad != text.end()) {
-    const std::string shown = field.type == Type::secret ? "the value, which is not shown here," : quote(text);
+    const std::string shown =
+        field.type == Type::secret ? "the value, which is not shown here," : quote(text);
     return fail(ErrorCode::invalid, fmt::format("{} has a control character, 0x{:02x}, as byte {}", shown,
                                                 static_cast<unsigned char>(*bad), bad - text.begin() + 1));
   }
