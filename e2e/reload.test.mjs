@@ -1,6 +1,7 @@
 // Changing a running gateway: reload under load, refusal of bad files, draining on SIGTERM.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import path from 'node:path';
 import { before, describe, it } from 'node:test';
 
 import {
@@ -8,6 +9,7 @@ import {
   freePort,
   gate,
   postBytes,
+  scratch,
   sleep,
   startGateway,
   startStreams,
@@ -124,6 +126,37 @@ describe('reload', () => {
     finish.resolve();
     await wire.takeThrough('data: 50\n\n');
     assert.ok(!(await gateway.admin('/metrics')).text().includes(upstream.name), 'its series have gone');
+  });
+});
+
+describe('the access log', () => {
+  it('moved away is begun anew on SIGUSR1; in a folder that is gone, the log says so', async () => {
+    const upstream = await startUpstream();
+    const folder = fs.mkdtempSync(path.join(scratch, 'logs-'));
+    const log = path.join(folder, 'access.log');
+    const gateway = await startGateway({
+      access_log: log,
+      pools: [{ model: 'm', workers: [upstream.url] }],
+    });
+    const lines = file => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8').split('\n').length - 1 : 0);
+    const ask = async () =>
+      assert.equal((await gateway.request('/v1/chat/completions', { body: chat('m') })).status, 200);
+    await ask();
+    await until('the line is there', () => lines(log) === 1);
+    fs.renameSync(log, `${log}.1`);
+    gateway.program.signal('SIGUSR1');
+    await until('there is a new file', () => fs.existsSync(log));
+    await ask();
+    await until('the line is in the new file', () => lines(log) === 1);
+    assert.equal(lines(`${log}.1`), 1);
+
+    fs.renameSync(folder, `${folder}-moved`);
+    assert.equal((await gateway.heng('reload')).code, 0);
+    await until('the log says why', () =>
+      /access\.log' cannot be opened anew: No such file/.test(gateway.program.log()),
+    );
+    await ask();
+    await until('the lines go on', () => lines(path.join(`${folder}-moved`, 'access.log')) === 2);
   });
 });
 

@@ -211,9 +211,11 @@ export class Crowd extends Actor {
     );
     assert.ok(some ? this.answers.some(has) : this.answers.every(has), got);
   }
+  /// connects N [admin]: to the API, or the admin API
   async do_connects(words) {
-    const open = () => Wire.open(this.gateway.port);
-    this.wires = await Promise.all(Array.from({ length: words.number() }, open));
+    const count = words.number();
+    const port = words.word('admin') ? this.gateway.adminPort : this.gateway.port;
+    this.wires = await Promise.all(Array.from({ length: count }, () => Wire.open(port)));
   }
   do_sends(words) {
     const bytes = latin1(words.text());

@@ -103,8 +103,7 @@ std::string weights_text(dom::array pools, int history, bool headings) {
       cells.resize(names.size(), "-");
       table.add(std::move(cells));
     }
-    if (headings)
-      text += fmt::format("{} ({})\n", std::string_view(pool["pool"]), std::string_view(pool["policy"]));
+    if (headings) text += fmt::format("{} ({})\n", printable(pool["pool"]), std::string_view(pool["policy"]));
     text += table.text(headings);
   }
   return text;

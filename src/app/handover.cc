@@ -34,7 +34,7 @@ struct Launch {
 
 int launch(void* argument) {
   const Launch& launch = *static_cast<Launch*>(argument);
-  for (const int number : {SIGHUP, SIGINT, SIGTERM, SIGUSR2}) ::signal(number, SIG_DFL);
+  for (const int number : {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) ::signal(number, SIG_DFL);
   ::sigprocmask(SIG_SETMASK, &launch.mask, nullptr);
   for (const int fd : launch.descriptors) ::fcntl(fd, F_SETFD, 0);
   ::execvpe(launch.command[0], launch.command.data(), launch.environment.data());

@@ -120,8 +120,10 @@ int main(int argc, char** argv) {
   int exit_code = kExitOk;
 
   FileOptions serve_options;
-  CLI::App* serve_command = app.add_subcommand(
-      "serve", "Run the gateway until SIGTERM; SIGHUP reloads its configuration, SIGUSR2 hands over");
+  CLI::App* serve_command =
+      app.add_subcommand("serve",
+                         "Run the gateway until SIGTERM; SIGHUP reloads its configuration, SIGUSR1 "
+                         "reopens its access log, SIGUSR2 hands over");
   serve_options.add_to(*serve_command);
   serve_command->add_option("--record", serve_options.record,
                             "Record what decisions are made from in this file, for `heng replay`");

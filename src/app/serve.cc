@@ -66,6 +66,7 @@ class Service {
         interrupt_(loop_, SIGINT, [this] { stop(); }),
         terminate_(loop_, SIGTERM, [this] { stop(); }),
         hang_up_(loop_, SIGHUP, [this] { static_cast<void>(reload()); }),
+        rotate_(loop_, SIGUSR1, [this] { gateway_.reopen_access_log(); }),
         user_(loop_, SIGUSR2, [this] { hand_over([](const Result<pid_t>&) {}); }) {}
 
   Result<void> start() {
@@ -268,6 +269,7 @@ class Service {
   SignalWatch interrupt_;
   SignalWatch terminate_;
   SignalWatch hang_up_;
+  SignalWatch rotate_;
   SignalWatch user_;
 };
 

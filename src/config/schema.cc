@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -48,7 +49,8 @@ constexpr Field kRoot[] = {
      "Pass the clients' Authorization on to workers without a key of their own.",
      at<&Config::forward_authorization>, ""},
     {"access_log", Type::text, 0, 0,
-     "File for one JSON line per request; `-` is standard output. Prompts are never logged.",
+     "File for one JSON line per request let in under /v1/; `-` is standard output. Prompts are never "
+     "logged.",
      at<&Config::access_log>, "/var/log/heng/access.log"},
     {"record", Type::text, 0, 0,
      "File for everything decisions are made from, to be read by `heng replay`. No prompts, but hashes of "
@@ -97,7 +99,9 @@ constexpr Field kTimeouts[] = {
      at<&TimeoutConfig::first_byte>, ""},
     {"idle", Type::duration, 0.001, kDay, "Silence between two bytes of an answer that has begun.",
      at<&TimeoutConfig::idle>, ""},
-    {"total", Type::duration, 0, 7 * kDay, "A whole request; 0s = no limit.", at<&TimeoutConfig::total>, ""},
+    {"total", Type::duration, 0, 7 * kDay,
+     "From a whole request to the end of its answer, waiting and second attempts included; 0s = no limit.",
+     at<&TimeoutConfig::total>, ""},
     {"client_handshake", Type::duration, 0.001, kHour, "Until a client has come to terms over TLS.",
      at<&TimeoutConfig::client_handshake>, ""},
     {"client_header", Type::duration, 0.001, kHour, "From the first to the last byte of a request's head.",
@@ -287,7 +291,7 @@ constexpr Field kWorker[] = {
     {"api_key_file", Type::secret_file, 0, 0,
      "File with the key to send as `Authorization: Bearer`; not readable by everybody.",
      at<&WorkerConfig::api_key>, "/etc/heng/worker.key"},
-    {"api_key", Type::text, 0, 0,
+    {"api_key", Type::secret, 0, 0,
      "The key itself, if it must stand here; then this file must not be readable by everybody.",
      at<&WorkerConfig::api_key>, "secret"},
     {"model", Type::text, 0, 0, "The name this worker knows the model by, if not the pool's.",
@@ -399,9 +403,11 @@ Result<void> set_text(const Field& field, std::string& member, std::string_view 
   constexpr std::size_t kTextBytesMax = 4096;
   const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
   if (text.size() > kTextBytesMax) return fail(ErrorCode::invalid, "longer than 4096 bytes");
-  for (const char c : text) {
-    if (is_control(c))
-      return fail(ErrorCode::invalid, fmt::format("{} has a control character", quote(text)));
+  if (const auto bad = std::ranges::find_if(text, is_control); bad != text.end()) {
+    const std::string shown =
+        field.type == Type::secret ? "the value, which is not shown here," : quote(text);
+    return fail(ErrorCode::invalid, fmt::format("{} has a control character, 0x{:02x}, as byte {}", shown,
+                                                static_cast<unsigned char>(*bad), bad - text.begin() + 1));
   }
   if (field.type == Type::path && (!text.starts_with('/') || text.contains(' '))) {
     return fail(ErrorCode::invalid, fmt::format("{} is not a path; write it like /health", quote(text)));
@@ -517,6 +523,7 @@ std::string_view describe_type(const Field& field) {
     case Type::duration:
       return "duration";
     case Type::text:
+    case Type::secret:
       return "text";
     case Type::path:
       return "path";

@@ -21,6 +21,7 @@ enum class FieldType : std::uint8_t {
   number,
   duration,
   text,
+  secret,       // like text, but no message repeats it
   path,         // starts with "/"
   header_name,  // or ""
   endpoint,     // host:port or unix:/path

@@ -17,6 +17,7 @@ Slot Pool::add(std::uint64_t identity, double weight, double capacity) {
     usable_.push_back(0);
     drained_.push_back(0);
     in_flight_.push_back(0);
+    elsewhere_.push_back(0);
     limit_.push_back(0);
     configured_weight_.push_back(0);
     ramp_.push_back(1);
@@ -53,6 +54,7 @@ void Pool::set_weight(Slot slot, double weight, double capacity) {
 }
 
 void Pool::remove(Slot slot) {
+  count_elsewhere(slot, 0);
   state_[slot] = in_flight_[slot] == 0 ? State::free : State::leaving;
   put_limit(slot, 0);
   rebuild();
@@ -97,6 +99,19 @@ void Pool::set_pool_limit(std::uint32_t in_flight_max) {
   if (pool_limit_ == in_flight_max) return;
   pool_limit_ = in_flight_max;
   tell({.kind = PoolEvent::Kind::set_pool_limit, .limit = in_flight_max});
+}
+
+void Pool::set_elsewhere(Slot slot, std::uint32_t in_flight) {
+  if ((slot == kNoSlot ? elsewhere_on_others_ : elsewhere_[slot]) == in_flight) return;
+  count_elsewhere(slot, in_flight);
+  tell({.kind = PoolEvent::Kind::set_elsewhere, .worker = slot, .limit = in_flight});
+}
+
+void Pool::count_elsewhere(Slot slot, std::uint32_t in_flight) {
+  std::uint32_t& counted = slot == kNoSlot ? elsewhere_on_others_ : elsewhere_[slot];
+  if (slot != kNoSlot) in_flight_[slot] += in_flight - counted;
+  total_in_flight_ += in_flight - counted;
+  counted = in_flight;
 }
 
 void Pool::put_limit(Slot slot, std::uint32_t in_flight_max) {
@@ -206,7 +221,7 @@ void Pool::first_byte(const AttemptEvent& event, Instant now) {
 
 void Pool::end(const AttemptEvent& event, Instant now) {
   const Slot slot = event.worker;
-  HENG_ASSERT(slot < state_.size() && in_flight_[slot] > 0);
+  HENG_ASSERT(slot < state_.size() && in_flight_[slot] > elsewhere_[slot]);
   --in_flight_[slot];
   --total_in_flight_;
   policy_->on(event, view(), now);

@@ -45,6 +45,10 @@ class Pool {
   void set_limit(Slot slot, std::uint32_t in_flight_max);
   void set_pool_limit(std::uint32_t in_flight_max);
 
+  /// So many requests beside the pool's own are under way on the worker, or (kNoSlot) on others: they count
+  /// like its own.
+  void set_elsewhere(Slot slot, std::uint32_t in_flight);
+
   /// The policy's choice among those with room, reserved; nothing if there is none, see room(). `avoid` (a
   /// worker just tried) is left out.
   std::optional<Slot> reserve(const RequestView& request, Instant now, Slot avoid = kNoSlot);
@@ -70,6 +74,8 @@ class Pool {
   bool is_drained(Slot slot) const { return drained_[slot] != 0; }
   std::uint32_t in_flight(Slot slot) const { return in_flight_[slot]; }
   std::uint32_t in_flight() const { return total_in_flight_; }
+  /// Of these.
+  std::uint32_t elsewhere(Slot slot) const { return elsewhere_[slot]; }
   enum class Room : std::uint8_t { free, full, none };  // none: no worker is eligible, waiting may be in vain
   Room room(Slot avoid = kNoSlot) const;
   bool has_room(Slot slot) const {
@@ -88,6 +94,7 @@ class Pool {
   std::optional<Slot> choose_among_some(const RequestView& request, Instant now, Slot avoid);
   void commit(Slot slot, const RequestView& request, Instant now);
   void put_limit(Slot slot, std::uint32_t in_flight_max);
+  void count_elsewhere(Slot slot, std::uint32_t in_flight);
   void tell(const PoolEvent& event) const {
     if (observer_ != nullptr) observer_->on_event(event);
   }
@@ -100,6 +107,7 @@ class Pool {
   std::vector<char> usable_;
   std::vector<char> drained_;
   std::vector<std::uint32_t> in_flight_;
+  std::vector<std::uint32_t> elsewhere_;  // of in_flight_
   std::vector<std::uint32_t> limit_;
   std::vector<double> configured_weight_;
   std::vector<double> ramp_;
@@ -110,6 +118,7 @@ class Pool {
   std::vector<Slot> eligible_;
   std::vector<Slot> candidates_;  // scratch
   std::uint32_t total_in_flight_ = 0;
+  std::uint32_t elsewhere_on_others_ = 0;  // of total_in_flight_
   std::uint32_t pool_limit_ = 0;
   std::size_t limits_ = 0;  // workers with one
   std::uint64_t generation_ = 0;

@@ -13,6 +13,8 @@ namespace {
 bool at_least_0(double value) { return value >= 0 && std::isfinite(value); }
 bool above_0(double value) { return value > 0 && std::isfinite(value); }
 
+constexpr std::uint32_t kElsewhereMax = 1 << 24;  // sums stay far below the end of the counter
+
 bool fits(const RequestView& request) {
   return at_least_0(request.prompt_tokens) && at_least_0(request.block_tokens);
 }
@@ -41,6 +43,8 @@ bool fits(const Pool& pool, const PoolEvent& event) {
     case Kind::set_drained:
     case Kind::set_reported:
       return pool.is_member(event.worker);
+    case Kind::set_elsewhere:
+      return event.limit <= kElsewhereMax && (event.worker == kNoSlot || pool.is_member(event.worker));
     case Kind::set_pool_limit:
     case Kind::tick:
       return true;
@@ -50,7 +54,8 @@ bool fits(const Pool& pool, const PoolEvent& event) {
       return fits(event.request) && event.asked < pool.slots();
     case Kind::first_byte:
     case Kind::end:
-      return fits(event.attempt) && event.worker < pool.slots() && pool.in_flight(event.worker) > 0;
+      return fits(event.attempt) && event.worker < pool.slots() &&
+             pool.in_flight(event.worker) > pool.elsewhere(event.worker);
     case Kind::report_load:
       return event.asked < pool.slots();
   }
@@ -86,6 +91,9 @@ Slot apply(Pool& pool, const PoolEvent& event) {
       break;
     case Kind::set_pool_limit:
       pool.set_pool_limit(event.limit);
+      break;
+    case Kind::set_elsewhere:
+      pool.set_elsewhere(event.worker, event.limit);
       break;
     case Kind::reserve:
       return pool.reserve(event.request, event.at, event.asked).value_or(kNoSlot);

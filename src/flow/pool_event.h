@@ -23,6 +23,7 @@ struct PoolEvent {
     set_reported,    // worker, reported
     set_limit,       // worker, limit
     set_pool_limit,  // limit
+    set_elsewhere,   // worker or kNoSlot, limit = how many are in flight there
     reserve,         // worker = the answer, kNoSlot if none; asked = the one to avoid; request, at
     reserve_on,      // worker = the answer, kNoSlot if refused; asked, yes = bound; request, at
     first_byte,      // worker, attempt, at

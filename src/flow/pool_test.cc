@@ -129,6 +129,31 @@ TEST(Pool, PoolLimitCountsAllWorkers) {
   EXPECT_TRUE(pool.reserve({}, {}));
 }
 
+TEST(Pool, WhatIsUnderWayElsewhereCountsLikeItsOwn) {
+  Pool pool = make_pool();
+  const Slot first = pool.add(1, 1, 0);
+  const Slot second = pool.add(2, 1, 0);
+  pool.set_limit(first, 2);
+  pool.set_limit(second, 2);
+  pool.set_elsewhere(first, 2);
+  EXPECT_EQ(pool.in_flight(first), 2u);
+  EXPECT_EQ(pool.reserve({}, {}), second);
+  pool.set_elsewhere(kNoSlot, 3);
+  EXPECT_EQ(pool.in_flight(), 6u);
+  pool.set_pool_limit(6);
+  EXPECT_EQ(pool.room(), Pool::Room::full);
+  pool.set_elsewhere(kNoSlot, 0);
+  EXPECT_EQ(pool.reserve({}, {}), second);
+  EXPECT_FALSE(pool.reserve({}, {}));
+  pool.set_elsewhere(first, 1);
+  EXPECT_EQ(pool.reserve({}, {}), first);
+  end(pool, first);
+  pool.remove(first);
+  EXPECT_EQ(pool.in_flight(), 2u);
+  EXPECT_EQ(pool.add(3, 1, 0), first) << "nothing of its own is under way there";
+  EXPECT_EQ(pool.in_flight(first), 0u);
+}
+
 TEST(Pool, FullIsNotGone) {
   Pool pool = make_pool();
   EXPECT_EQ(pool.room(), Pool::Room::none);

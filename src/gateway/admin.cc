@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
+
 #include "base/hash.h"
 #include "base/keyed_hash.h"
 #include "config/values.h"
@@ -23,6 +25,8 @@ constexpr std::string_view kIndex =
     R"("POST /api/v1/pools/{model}/workers/{name}/drain",)"
     R"("POST /api/v1/pools/{model}/workers/{name}/ready"]}})";
 
+constexpr Duration kHeadTime = 3s;  // for a small head, mostly from this machine
+
 /// "localhost" or an IP address, with or without a port: names that no one else's DNS can give us.
 bool is_local_name(std::string_view host) {
   if (host.starts_with('[')) return true;
@@ -41,13 +45,16 @@ AdminApi::AdminApi(Gateway& gateway, std::function<Result<void>()> reload, Admin
       workers_(gateway),
       server_(gateway.loop(), *this, {gateway.config().timeouts, gateway.config().limits}) {}
 
-/// Whatever the API's clients take of the machine, this is left: few connections, small bodies.
+/// Whatever the API's clients take of the machine, this is left: few connections, small bodies. And no
+/// client, credentials or not, can hold these for itself.
 void AdminApi::apply_config() {
   const Config& config = gateway_.config();
   HttpServer::Options options{config.timeouts, config.limits};
   options.limits.connections = 16;
   options.limits.body_bytes = 1 << 20;
   options.limits.buffered_bytes = 0;
+  options.timeouts.client_header = std::min(options.timeouts.client_header, kHeadTime);
+  options.all_give_way = true;
   server_.set_options(options);
   server_.set_tls(config.tls.admin ? gateway_.tls() : nullptr);
 }

@@ -66,6 +66,10 @@ void Attempt::end(Outcome outcome, const AnswerTokens& tokens, Instant now) {
   pool_->serve_line_later();
 }
 
+void Attempt::change_pool(const ModelPool& pool) {
+  if (worker_) slot_ = pool.slot_of(worker_->identity());
+}
+
 void Attempt::reset() {
   pool_ = nullptr;
   worker_.reset();

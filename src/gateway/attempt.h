@@ -38,11 +38,14 @@ class Attempt final : public ResponseObserver {
   bool active() const { return active_; }
   bool answered() const { return ttft_ > Duration(0); }  // it has had its first byte
   Worker& worker() { return *worker_; }
-  Slot slot() const { return slot_; }  // kNoSlot before the first start
+  /// kNoSlot before the first start, and where the worker is none of the pool's.
+  Slot slot() const { return slot_; }
   Duration ttft() const { return ttft_; }
   Instant started() const { return started_; }
   /// Null once the answer is complete or failed.
   ClientConnection* connection() { return connection_; }
+  /// Its request waits for another pool's worker now, with slots of its own: names its last one there.
+  void change_pool(const ModelPool& pool);
   void reset();
 
  private:

@@ -35,6 +35,7 @@ void Exchange::begin(ServerConnection& connection) {
   connection.observe(this);
   tenant_ = std::move(connection.tenant);
   arrived_ = gateway_.loop_.now();
+  ends_ = deadline_after(arrived_, gateway_.config_.timeouts.total);
   ++gateway_.totals_.arrived;
   ++gateway_.totals_.in_flight;
   view_.id = gateway_.totals_.arrived;
@@ -221,7 +222,8 @@ void Exchange::start_attempt(Slot slot) {
                   {.connect = limits.connect,
                    .first_byte = limits.first_byte,
                    .idle = limits.idle,
-                   .total = limits.total},
+                   // What is left of it; 0 would be none.
+                   .total = ends_ == kNever ? Duration(0) : std::max(ends_ - now, Duration(1))},
                   now);
   if (session_ != 0) pool_->sessions().put(session_, current_->worker().identity(), now);
 }
@@ -267,6 +269,7 @@ void Exchange::leave_worker(const Worker& worker) {
       !request_.is_repeatable())
     return;
   const Instant now = gateway_.loop_.now();
+  if (is_overdue(now)) return;
   const bool out = worker.health().state() == HealthState::ejected;
   for (Attempt& attempt : attempts_) {
     if (!attempt.active() || attempt.answered() || &attempt.worker() != &worker) continue;
@@ -418,6 +421,7 @@ void Exchange::on_drained() {
 void Exchange::on_failed(Attempt& attempt, const ExchangeFailure& failure) {
   const Instant now = gateway_.loop_.now();
   if (failure.cause == Outcome::refused) attempt.worker().origin().drop_idle();
+  if (failure.cause == Outcome::timeout && is_overdue(now)) return run_out_of_time(failure);
   if (answering_) return break_off(failure);
   if (other_active(attempt) != nullptr) return attempt.end(failure.cause, {}, now);
   if (failure.cause == Outcome::canceled) {  // no other worker would fare better
@@ -433,6 +437,21 @@ void Exchange::on_failed(Attempt& attempt, const ExchangeFailure& failure) {
                 fmt::format("worker '{}' failed: {}", pool_->worker_name(attempt.slot()), failure.message),
                 {},
                 "worker_failed"});
+  finish(End::failed);
+}
+
+/// No worker is to blame that had only a part of the time, or was answering.
+void Exchange::run_out_of_time(const ExchangeFailure& failure) {
+  for (Attempt& attempt : attempts_) {
+    const bool had_it_all = attempt.started() == arrived_ && !attempt.answered();
+    attempt.end(had_it_all ? Outcome::timeout : Outcome::canceled, tokens(), gateway_.loop_.now());
+  }
+  if (answering_) return break_off(failure);
+  answer_error({504,
+                fmt::format("the request's time is over, and worker '{}' has not answered",
+                            pool_->worker_name(current_->slot())),
+                {},
+                "request_timeout"});
   finish(End::failed);
 }
 
@@ -572,7 +591,7 @@ void Exchange::write_access_line(End end, Duration took) {
       gateway_.wall_time_s(), json_quote(id_), json_quote(peer_),
       tenant_ ? json_quote(tenant_->key_id) : "null", request_.method(), json_quote(request_.path()),
       json_quote(request_.model()),
-      attempts_made_ != 0 ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
+      current_->slot() != kNoSlot ? json_quote(pool_->worker_name(current_->slot())) : "null", status_,
       kEnds[static_cast<std::size_t>(end)], attempts_made_, event_stream_, to_milliseconds(waited_),
       to_milliseconds(current_->ttft()), to_milliseconds(took), bytes_in_, bytes_out_, usage().prompt_tokens,
       usage().cached_tokens, output_tokens());

@@ -33,6 +33,8 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool take_turn(Instant now);
   /// Goes to the worker of take_turn, after it has left the line; says how long it has waited.
   Duration begin_turn(Instant now);
+  /// `timeouts.total` has passed since it arrived.
+  bool is_overdue(Instant now) const { return now >= ends_; }
   /// It has left the line without a turn.
   void turn_away(ApiError error);
   /// It has left the line of a pool that `pool` takes the place of.
@@ -88,6 +90,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   void start_answer(const HttpHead& head);
   void note_first_byte(Instant now);
   void note_stored_resource(std::string_view piece);
+  void run_out_of_time(const ExchangeFailure& failure);
   void break_off(const ExchangeFailure& failure);
   bool cut_short() const;
   void refuse(const ApiError& error);
@@ -108,6 +111,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   std::uint64_t pinned_worker_ = 0;  // identity of the worker where the named resource lives
   std::uint64_t session_ = 0;        // hash of the session header's value; 0 = none
   Instant arrived_;
+  Instant ends_ = kNever;  // by timeouts.total
   Instant last_piece_;
   Instant waits_since_;
   Duration waited_{0};

@@ -88,7 +88,7 @@ void Exchange::wait_in_line() {
   const Instant now = gateway_.loop_.now();
   waits_since_ = now;
   again = attempts_made_ != 0;
-  deadline = now + gateway_.config_.queue.timeout;
+  deadline = std::min(now + gateway_.config_.queue.timeout, ends_);
   if (client_timeout_ > Duration(0)) deadline = std::min(deadline, arrived_ + client_timeout_);
   cost = 0;  // a second turn has been paid with the first
   if (charged_ == 0) {
@@ -128,6 +128,7 @@ void Exchange::turn_away(ApiError error) {
 void Exchange::change_pool(std::shared_ptr<ModelPool> pool) {
   pool_ = std::move(pool);
   avoid_ = kNoSlot;
+  for (Attempt& attempt : attempts_) attempt.change_pool(*pool_);
   pool_->line().join(*this, gateway_.loop_.now());
 }
 

@@ -95,7 +95,9 @@ Result<void> Gateway::prepare() {
     recorder_ = std::move(*recorder);
   }
   resolver_.set_server(config_.dns_server);
-  if (const auto loaded = load_tls(config_); !loaded) return loaded;
+  auto tls = read_tls(config_);
+  if (!tls) return std::unexpected(tls.error());
+  use_tls(std::move(*tls));
   build_pools();
   tick();
   serving_ = true;
@@ -113,17 +115,21 @@ Result<void> Gateway::reload(Config config) {
                 "'record' cannot change while running, for a recording is of use from a pool's beginning "
                 "only: restart, or hand over to a new process");
   }
-  if (const auto loaded = load_tls(config); !loaded) return loaded;
-  if (config.access_log != config_.access_log) {
-    std::unique_ptr<LineWriter> writer;
-    if (!config.access_log.empty()) {
-      auto opened = LineWriter::open(loop_, config.access_log, "access log");
-      if (!opened) return std::unexpected(opened.error());
-      writer = std::move(*opened);
-    }
-    access_log_ = std::move(writer);
-  } else if (access_log_) {
-    access_log_->reopen();
+  auto tls = read_tls(config);
+  if (!tls) return std::unexpected(tls.error());
+  const bool other_log = config.access_log != config_.access_log;
+  std::unique_ptr<LineWriter> access_log;
+  if (other_log && !config.access_log.empty()) {
+    auto opened = LineWriter::open(loop_, config.access_log, "access log");
+    if (!opened) return std::unexpected(opened.error());
+    access_log = std::move(*opened);
+  }
+  // Nothing below can fail: a reload is applied as a whole or not at all.
+  use_tls(std::move(*tls));
+  if (other_log) {
+    access_log_ = std::move(access_log);
+  } else {
+    reopen_access_log();
   }
   config_ = std::move(config);
   access_.configure(config_);
@@ -137,6 +143,10 @@ Result<void> Gateway::reload(Config config) {
   return {};
 }
 
+void Gateway::reopen_access_log() {
+  if (access_log_) access_log_->reopen();
+}
+
 void Gateway::set_overlay(WorkerOverlay overlay) {
   roster_.set_overlay(std::move(overlay));
   build_pools();
@@ -147,22 +157,20 @@ void Gateway::cut_worker(const ModelPool& pool, Slot slot) {
   for (const auto& exchange : exchanges_) exchange->cut(pool, slot);
 }
 
-/// Reads all TLS files, which may have changed although the configuration has not. Connections there are stay
-/// as they are. A problem changes nothing.
-Result<void> Gateway::load_tls(const Config& config) {
+/// Reads all TLS files, which may have changed although the configuration has not. Changes nothing.
+Result<ServerTls> Gateway::read_tls(const Config& config) {
   const auto checked = check_tls_files(config, wall_time_s());
   if (!checked) return std::unexpected(checked.error());
   if (!checked->empty()) spdlog::warn("{}", *checked);
-  ServerTls loaded;
-  if (config.tls.enabled()) {
-    auto tls = server_tls(config.tls);
-    if (!tls) return std::unexpected(tls.error());
-    loaded = std::move(*tls);
-  }
-  tls_ = std::move(loaded);
+  if (!config.tls.enabled()) return ServerTls();
+  return server_tls(config.tls);
+}
+
+/// For connections to come; those there are stay as they are.
+void Gateway::use_tls(ServerTls tls) {
+  tls_ = std::move(tls);
   server_.set_tls(tls_.context);
   for (const auto& [key, worker] : workers_) worker->load_tls();
-  return {};
 }
 
 void Gateway::drain() {
@@ -200,6 +208,7 @@ void Gateway::put_pool(const std::string& model, const PoolConfig& config,
   pool->set_max_ejected_share(config_.health.max_ejected_share);
   pool->set_members(config, std::move(workers));
   pool->set_limits(config_);
+  pool->count_elsewhere(retired_pools_);
   if (old) {
     for (Exchange* waiting : old->line().take_all(loop_.now())) waiting->change_pool(pool);
   }
@@ -280,7 +289,10 @@ void Gateway::tick() {
   for (const auto& [key, worker] : workers_) worker->tick(now);
   roster_.tick(now);
   if (discovered_version() != discovered_version_) build_pools();
-  for (const auto& [model, pool] : pools_) pool->tick(now, uptime_s());
+  for (const auto& [model, pool] : pools_) {
+    pool->count_elsewhere(retired_pools_);
+    pool->tick(now, uptime_s());
+  }
   for (const auto& pool : retired_pools_) pool->line().serve(now);
   leave_stopped_workers();
   // Here no callback of theirs is on the stack, so what nobody uses any more can go.
@@ -413,8 +425,12 @@ void Gateway::hedge_later(Exchange& exchange) {
   const Duration after = config_.retry.hedge_after;
   if (after == Duration(0)) return;
   hedge_budget_.on_request(loop_.now());
-  if (hedges_.empty()) hedge_timer_.once(after);
-  hedges_.push_back({loop_.now() + after, &exchange, exchange.request_id()});
+  const Instant due = loop_.now() + after;
+  // Nearly always the last; after a reload to a shorter time those before it may be due later.
+  const auto place = std::ranges::upper_bound(hedges_, due, {}, &HedgeEntry::due);
+  const bool soonest = place == hedges_.begin();
+  hedges_.insert(place, {due, &exchange, exchange.request_id()});
+  if (soonest) hedge_timer_.once(after);
 }
 
 void Gateway::hedge_due() {

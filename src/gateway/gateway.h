@@ -55,6 +55,8 @@ class Gateway final : public RequestHandler {
   /// Applies a changed configuration without touching requests under way. Addresses to listen on cannot
   /// change while running: that fails, and nothing is changed.
   Result<void> reload(Config config);
+  /// After the access log has been moved away: what follows goes to a new file of its name.
+  void reopen_access_log();
   /// Stops accepting; `idle()` turns true when the last request has ended.
   void drain();
   /// A successor accepts from here on. Nothing is closed: each connection gets its next answer with a word to
@@ -105,7 +107,8 @@ class Gateway final : public RequestHandler {
   void on_request(ServerConnection& connection) override;
   void on_bad_request(int status) override;
   void answer_models(ServerConnection& connection);
-  Result<void> load_tls(const Config& config);
+  static Result<ServerTls> read_tls(const Config& config);
+  void use_tls(ServerTls tls);
   void tick();
   void build_pools();
   std::uint64_t discovered_version() const;
@@ -164,7 +167,7 @@ class Gateway final : public RequestHandler {
     Exchange* exchange;
     std::uint64_t request_id;
   };
-  std::deque<HedgeEntry> hedges_;  // soonest first: all wait equally long
+  std::deque<HedgeEntry> hedges_;  // soonest first
   Timer hedge_timer_;              // for the front of hedges_
 };
 

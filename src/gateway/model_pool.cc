@@ -187,6 +187,25 @@ void ModelPool::drop_series(Slot slot) {
   members_[slot].metrics.reset();
 }
 
+void ModelPool::count_elsewhere(std::span<const std::shared_ptr<ModelPool>> replaced) {
+  elsewhere_.assign(members_.size(), 0);
+  std::uint32_t on_others = 0;
+  for (const auto& old : replaced) {
+    if (old->model_ != model_) continue;
+    for (Slot slot = 0; slot < old->members_.size(); ++slot) {
+      // Its own only: what it had to count of pools before it is counted with those.
+      const std::uint32_t own = old->pool_.in_flight(slot) - old->pool_.elsewhere(slot);
+      if (own == 0) continue;
+      const Slot here = slot_of(old->members_[slot].worker->identity());
+      (here == kNoSlot ? on_others : elsewhere_[here]) += own;
+    }
+  }
+  for (Slot slot = 0; slot < members_.size(); ++slot) {
+    if (pool_.is_member(slot)) pool_.set_elsewhere(slot, elsewhere_[slot]);
+  }
+  pool_.set_elsewhere(kNoSlot, on_others);
+}
+
 void ModelPool::set_limits(const Config& config) {
   const AdaptiveLimitOptions options{.min = config.adaptive_limit.min,
                                      .max = config.adaptive_limit.max,

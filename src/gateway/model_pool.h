@@ -67,6 +67,8 @@ class ModelPool final : public WorkerWatcher, public std::enable_shared_from_thi
   /// Of a pool that only ends its requests, beside the one that took its place: both count in the same
   /// series, so workers that leave must leave here first.
   void drop_others(const PoolConfig& config, std::span<const std::shared_ptr<Worker>> workers);
+  /// What the pools of this model among `replaced` still have under way counts against the limits here.
+  void count_elsewhere(std::span<const std::shared_ptr<ModelPool>> replaced);
   /// How many requests the workers may have, and how many may wait. After set_members.
   void set_limits(const Config& config);
   /// See worst_in_use.
@@ -152,9 +154,10 @@ class ModelPool final : public WorkerWatcher, public std::enable_shared_from_thi
   Counter& hedges_;
   Gauge& in_flight_limit_;
   double max_ejected_share_ = 0.5;
-  std::vector<Standing> standings_;  // scratch
-  double output_tokens_ = 128;       // of an answer, until the first ones say better
-  double tokens_per_byte_ = 0.25;    // about four bytes of English a token, until usage says better
+  std::vector<Standing> standings_;  // scratch, like the next
+  std::vector<std::uint32_t> elsewhere_;
+  double output_tokens_ = 128;     // of an answer, until the first ones say better
+  double tokens_per_byte_ = 0.25;  // about four bytes of English a token, until usage says better
 };
 
 }  // namespace heng

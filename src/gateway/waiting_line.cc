@@ -55,7 +55,13 @@ void WaitingLine::serve(Instant now) {
 
 void WaitingLine::turn_away_late(Exchange& exchange, Instant now) {
   shed_late_.add();
-  if (pool_.room() == Pool::Room::none) {
+  if (exchange.is_overdue(now)) {
+    exchange.turn_away({504,
+                        "the request's time was over before a worker had room",
+                        {},
+                        "request_timeout",
+                        queue_.drain_time(now)});
+  } else if (pool_.room() == Pool::Room::none) {
     exchange.turn_away({503,
                         "no worker of this model has come back in time",
                         {},

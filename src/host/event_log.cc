@@ -41,6 +41,7 @@ constexpr KindName kKinds[] = {
     {"reported", Kind::event, Event::set_reported},
     {"limit", Kind::event, Event::set_limit},
     {"pool_limit", Kind::event, Event::set_pool_limit},
+    {"elsewhere", Kind::event, Event::set_elsewhere},
     {"reserve", Kind::event, Event::reserve},
     {"reserve_on", Kind::event, Event::reserve_on},
     {"first_byte", Kind::event, Event::first_byte},
@@ -88,6 +89,7 @@ void each_member_of_event(Members& members, Pool& event) {
       members("waiting", event.reported.waiting);
       return members("kv_used", event.reported.kv_used);
     case Event::set_limit:
+    case Event::set_elsewhere:
       members("worker", event.worker);
       [[fallthrough]];
     case Event::set_pool_limit:

@@ -136,7 +136,7 @@ TEST(EventLog, EventsAreReadAsTheyWereWritten) {
       EXPECT_EQ(a.reported.waiting, b.reported.waiting);
       EXPECT_EQ(a.reported.kv_used, b.reported.kv_used);
     }
-    if (a.kind == Event::set_limit || a.kind == Event::set_pool_limit) {
+    if (a.kind == Event::set_limit || a.kind == Event::set_pool_limit || a.kind == Event::set_elsewhere) {
       EXPECT_EQ(a.limit, b.limit);
     }
   }

@@ -48,10 +48,11 @@ class Life {
     if (what < 40) return begin();
     if (what < 55) return first_byte();
     if (what < 85) return end();
-    if (what < 90) return pool_.tick(now_);
+    if (what < 89) return pool_.tick(now_);
     const Slot slot = static_cast<Slot>(rng_.below(pool_.slots()));
     if (what == 90) return join();
     if (!pool_.is_member(slot)) return;
+    if (what == 89) pool_.set_elsewhere(slot, static_cast<std::uint32_t>(rng_.below(3)));
     if (what == 91 && pool_.view().eligible.size() > 2) pool_.remove(slot);
     if (what == 92) pool_.set_eligible(slot, rng_.below(2) == 0, rng_.below(2) == 0);
     if (what == 93) pool_.set_drained(slot, rng_.below(4) == 0);

@@ -153,13 +153,24 @@ bool HttpServer::has_memory_for(std::uint64_t bytes) const {
   return most == 0 || Buffer::held_bytes() + bytes <= most;
 }
 
+/// Of those that do not wait for us, the one whose last request ended longest ago. There are few of them.
+ServerConnection* HttpServer::longest_waiting() const {
+  ServerConnection* longest = nullptr;
+  for (const auto& connection : connections_) {
+    if (connection->turned_away_ || !connection->waits_for_client()) continue;
+    if (longest == nullptr || connection->idle_since_ < longest->idle_since_) longest = connection.get();
+  }
+  return longest;
+}
+
 /// Closes the connection that has been without a request for longest, if there must be room.
 bool HttpServer::make_room() {
   if (connections_.size() - turned_away_now_ < options_.limits.connections) return true;
-  ServerConnection* idle = idle_longest_;
-  if (idle == nullptr || loop_.now() < idle->idle_since_ + kIdleMin) return false;
+  ServerConnection* leaves = options_.all_give_way ? longest_waiting() : idle_longest_;
+  if (leaves == nullptr) return false;
+  if (!options_.all_give_way && loop_.now() < leaves->idle_since_ + kIdleMin) return false;
   ++closed_for_room_;
-  idle->close();
+  leaves->lose_client();
   return true;
 }
 

@@ -42,6 +42,9 @@ class HttpServer {
   struct Options {
     TimeoutConfig timeouts;
     LimitConfig limits;
+    /// When full, whoever waits for its client gives way to those who come, and not only who has no request:
+    /// for a few connections that must be there for everybody.
+    bool all_give_way = false;
   };
 
   HttpServer(Loop& loop, RequestHandler& handler, Options options);
@@ -72,6 +75,7 @@ class HttpServer {
   void accept_waiting();
   void take(Transport transport, const SocketAddress& peer);
   bool make_room();
+  ServerConnection* longest_waiting() const;
   bool refuse_with_spare();
   bool has_memory_for(std::uint64_t bytes) const;
   void close_listener();

@@ -765,6 +765,42 @@ TEST_F(Server, TheConnectionIdleForLongestMakesRoom) {
   EXPECT_EQ(server_->connections(), 2u);
 }
 
+TEST_F(Server, WhereAllGiveWayNobodyHoldsAConnection) {
+  constexpr std::string_view kHeldBy[] = {"", "G", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"};
+  for (const std::string_view begun : kHeldBy) {
+    HttpServer::Options options;
+    options.limits.connections = 2;
+    options.all_give_way = true;
+    start(options);
+    Peer first = connect();
+    first.send(begun);
+    loop_.settle();
+    Peer second = connect();
+    second.send(begun);
+    loop_.settle();
+    Peer fresh = connect();
+    fresh.send(kGet);
+    expect_exactly(fresh, answer_with("/"));
+    ASSERT_TRUE(receive_end(first)) << begun;
+    EXPECT_EQ(server_->connections(), 2u);
+    loop_.turn();
+    server_.reset();
+  }
+}
+
+TEST_F(Server, WhereAllGiveWayAnAnswerThatIsNotMadeYetDoesNot) {
+  HttpServer::Options options;
+  options.limits.connections = 1;
+  options.all_give_way = true;
+  start(options);
+  Peer asks = connect_and_hold();
+  Peer fresh = Peer::connect_to(server_->endpoint());
+  ASSERT_TRUE(receive_end(fresh));
+  EXPECT_TRUE(fresh.got.starts_with("HTTP/1.1 503 "));
+  Handler::echo(*handler_.held, "done");
+  expect_exactly(asks, answer_with("done"));
+}
+
 TEST_F(Server, OneAddressHasNotMoreThanItsShareOfConnections) {
   ifaddrs* interfaces = nullptr;
   ASSERT_EQ(::getifaddrs(&interfaces), 0);

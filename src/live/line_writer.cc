@@ -58,6 +58,10 @@ LineWriter::LineWriter(Loop& loop, std::string path, std::string what, AfterLoss
       timer_(loop,
              [this, &loop] {
                hand_over();
+               if (const int error = reopen_error_.exchange(0); error != 0) {
+                 spdlog::error("{} '{}' cannot be opened anew: {}; lines go on into the file that was open",
+                               what_, path_, std::strerror(error));
+               }
                if (error_ != 0 && loop.now() >= quiet_until_) {
                  quiet_until_ = loop.now() + kComplainEvery;
                  complain();
@@ -188,6 +192,8 @@ void LineWriter::write_loop() {
         fd_ = fd;
         is_file_ = is_regular_file(fd);
         torn_ = false;
+      } else {
+        reopen_error_ = errno;
       }
     }
     lock.lock();

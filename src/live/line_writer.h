@@ -34,7 +34,8 @@ class LineWriter {
 
   /// `line` without its newline.
   void append(std::string_view line);
-  /// Opens the file anew (after it was rotated away).
+  /// Opens the file anew (after it was rotated away). If that fails, the log says so and the file that was
+  /// open goes on.
   void reopen();
   std::uint64_t dropped() const { return dropped_ + refused_; }
   /// Lines were lost, and no more are taken.
@@ -58,6 +59,7 @@ class LineWriter {
   Timer timer_;
   std::atomic<std::uint64_t> refused_ = 0;  // lines that the disk did not take
   std::atomic<int> error_ = 0;              // why, since the last complaint
+  std::atomic<int> reopen_error_ = 0;       // to be told by the loop's thread
   std::mutex mutex_;
   std::condition_variable wake_;
   std::string waiting_;  // under the mutex, like the next two

@@ -71,6 +71,17 @@ TEST_F(Lines, GoToTheNewFileAfterARotation) {
   EXPECT_EQ(text_of(path("log.1")), "old\n");
 }
 
+TEST_F(Lines, GoOnIntoTheOldFileIfThereCanBeNoNewOne) {
+  std::filesystem::create_directory(path("logs"));
+  auto writer = LineWriter::open(loop_.loop(), path("logs/log"), "log");
+  ASSERT_TRUE(writer.has_value());
+  std::filesystem::rename(path("logs"), path("moved"));
+  (*writer)->reopen();
+  (*writer)->append("still here");
+  EXPECT_TRUE(loop_.until([&] { return text_of(path("moved/log")) == "still here\n"; }));
+  EXPECT_EQ((*writer)->dropped(), 0u);
+}
+
 TEST_F(Lines, AreCountedWhenTheDiskIsFull) {
   auto writer = LineWriter::open(loop_.loop(), "/dev/full", "log");
   ASSERT_TRUE(writer.has_value());

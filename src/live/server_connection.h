@@ -93,6 +93,10 @@ class ServerConnection {
   void end_answer();
   void begin_moving();
   Instant progress_deadline(std::size_t bytes, Duration silence);
+  /// Not for the handler: with the next request, or the rest of one or of its answer.
+  bool waits_for_client() const {
+    return phase_ != Phase::closed && (phase_ != Phase::answering || answer_ended_);
+  }
   void check_for_reset();
   void linger();
   void resume_later();
