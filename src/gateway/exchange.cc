@@ -475,8 +475,7 @@ void Exchange::break_off(const ExchangeFailure& failure) {
 bool Exchange::cut_short() const {
   if (!ends_by_close_ || status_ >= 400) return false;
   if (!boundary_.between_events()) return true;
-  const std::string_view path = request_.path();
-  const bool says_done = path == "/v1/chat/completions" || path == "/v1/completions";
+  const bool says_done = request_.is_inference() && request_.path().ends_with("/completions");
   return says_done && last_bytes_.find("[DONE]") == last_bytes_.npos;
 }
 
