@@ -16,6 +16,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/hash.h"
 
@@ -408,11 +409,6 @@ bool each_parameter(std::string_view text, Use use) {
   }
 }
 
-bool same_word(std::string_view text, std::string_view small) {
-  return std::ranges::equal(text, small,
-                            [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a | 0x20 : a) == b; });
-}
-
 /// Whether the part of a form with these header lines is its `model`; nothing if it is not clear.
 std::optional<bool> names_model(std::string_view lines) {
   std::optional<std::string_view> name;
@@ -423,13 +419,13 @@ std::optional<bool> names_model(std::string_view lines) {
     const std::size_t colon = line.find(':');
     if (colon == line.npos || line.starts_with(' ') || line.find_first_of("\t\r\n") != line.npos)
       return std::nullopt;
-    if (!same_word(without_space(line.substr(0, colon)), "content-disposition")) continue;
+    if (!equals_ignoring_case(without_space(line.substr(0, colon)), "content-disposition")) continue;
     if (name) return std::nullopt;
     const bool clear =
         each_parameter(line.substr(colon), [&](std::string_view parameter, std::string_view value) {
           // "name*" is another way to write it (RFC 2231), as is an escape.
-          if (parameter.size() > 4 && same_word(parameter.substr(0, 5), "name*")) return false;
-          if (!same_word(parameter, "name")) return true;
+          if (parameter.size() > 4 && equals_ignoring_case(parameter.substr(0, 5), "name*")) return false;
+          if (!equals_ignoring_case(parameter, "name")) return true;
           if (name || value.contains('\\')) return false;
           name = value;
           return true;
@@ -448,7 +444,7 @@ std::expected<std::string_view, ApiError> multipart_model(std::string_view conte
   };
   std::string_view boundary;
   const bool clear = each_parameter(content_type, [&](std::string_view name, std::string_view value) {
-    if (!same_word(name.substr(0, 8), "boundary")) return true;
+    if (!equals_ignoring_case(name.substr(0, 8), "boundary")) return true;
     const bool only = name.size() == 8 && boundary.empty();
     boundary = value;
     return only;

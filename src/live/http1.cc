@@ -8,8 +8,6 @@ namespace heng {
 
 namespace {
 
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
-
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
@@ -222,14 +220,6 @@ std::optional<HeadError> run_llhttp(std::string_view bytes, llhttp_type_t type, 
 }
 
 }  // namespace
-
-bool equals_ignoring_case(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (lower(a[i]) != lower(b[i])) return false;
-  }
-  return true;
-}
 
 bool reads_as(std::string_view name, std::string_view known) {
   return std::ranges::equal(name, known, [](char a, char b) { return lower(a == '_' ? '-' : a) == b; });

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/ascii.h"
+
 namespace heng {
 
 struct HeaderField {
@@ -15,7 +17,6 @@ struct HeaderField {
   std::string_view value;
 };
 
-bool equals_ignoring_case(std::string_view a, std::string_view b);
 /// The field `known`, also as "X_Api_Key": some servers take that for "X-Api-Key".
 bool reads_as(std::string_view name, std::string_view known);
 
