@@ -10,6 +10,7 @@ namespace heng {
 /// Keeps the last bytes only.
 class EventBoundary {
  public:
+  EventBoundary() { std::ranges::fill(last_, '\n'); }  // as if a blank line had come before
   void take(std::string_view piece) {
     for (std::size_t at = piece.find('\n'); at != piece.npos; at = piece.find('\n', at + 1)) {
       const char before = at > 0 ? piece[at - 1] : last_[kKept - 1];
@@ -27,14 +28,16 @@ class EventBoundary {
     last.remove_suffix(last.ends_with("\r\n") ? 2 : 1);
     return last.back() == '\n' || last.back() == '\r';
   }
+  /// The last event is the one that ends OpenAI's streams.
+  bool says_done() const { return std::string_view(last_, kKept).contains("[DONE]"); }
   /// Blank lines so far, of CR alone not.
   std::uint32_t events() const { return events_; }
   void reset() { *this = {}; }
 
  private:
-  static constexpr std::size_t kKept = 3;
+  static constexpr std::size_t kKept = 16;  // "data: [DONE]\r\n\r\n"
   std::uint32_t events_ = 0;
-  char last_[kKept] = {'\n', '\n', '\n'};  // as if a blank line had come before
+  char last_[kKept];
 };
 
 }  // namespace heng

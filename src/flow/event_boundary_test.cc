@@ -63,5 +63,18 @@ RC_GTEST_PROP(EventBoundaryProperty, AgreesWithAReaderOfLinesHoweverThePiecesAre
   }
 }
 
+TEST(EventBoundary, KnowsTheLastEventOfAStreamInWhateverPieces) {
+  for (const std::string_view end : {"data: [DONE]\n\n", "data: [DONE]\r\n\r\n", "data:[DONE]\n\n"}) {
+    const std::string text = "data: {\"choices\": []}\n\n" + std::string(end);
+    EventBoundary boundary;
+    EXPECT_FALSE(boundary.says_done());
+    for (const char& byte : text) boundary.take({&byte, 1});
+    EXPECT_TRUE(boundary.says_done()) << end;
+    EXPECT_TRUE(boundary.between_events());
+    boundary.take("data: more, of an answer that goes on\n\n");
+    EXPECT_FALSE(boundary.says_done());
+  }
+}
+
 }  // namespace
 }  // namespace heng

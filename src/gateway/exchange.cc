@@ -15,7 +15,6 @@ namespace heng {
 
 namespace {
 
-constexpr std::string_view kLastEvent = "data: [DONE]\r\n\r\n";
 constexpr Duration kRetryAfter = 1s;  // about when an ejected worker is probed again
 
 Outcome outcome_of(int status) {
@@ -390,10 +389,6 @@ void Exchange::on_body(std::span<const std::string_view> pieces, bool complete) 
     usage_.take(piece);
     bytes_out_ += piece.size();
     if (event_stream_) boundary_.take(piece);
-    if (ends_by_close_) {
-      last_bytes_.append(piece.substr(piece.size() - std::min(piece.size(), kLastEvent.size())));
-      last_bytes_.erase(0, last_bytes_.size() - std::min(last_bytes_.size(), kLastEvent.size()));
-    }
   }
   if (complete && cut_short())
     return break_off({Outcome::reset, true, "closed before the last event of its stream"});
@@ -476,7 +471,7 @@ bool Exchange::cut_short() const {
   if (!ends_by_close_ || status_ >= 400) return false;
   if (!boundary_.between_events()) return true;
   const bool says_done = request_.is_inference() && request_.path().ends_with("/completions");
-  return says_done && last_bytes_.find("[DONE]") == last_bytes_.npos;
+  return says_done && !boundary_.says_done();
 }
 
 void Exchange::on_client_gone() {
@@ -551,7 +546,6 @@ void Exchange::finish(End end) {
   charged_ = 0;
   tenant = 0;
   left_worker_ = answering_ = flowing_ = event_stream_ = stores_resource_ = ends_by_close_ = false;
-  last_bytes_.clear();
   boundary_.reset();
   answer_start_.clear();
   gateway_.recycle(this);

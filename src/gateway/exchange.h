@@ -135,7 +135,6 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   bool length_told_ = false;      // the client knows how long the answer is to be
   bool ends_by_close_ = false;    // nothing but the end of its connection says that the stream is complete
   EventBoundary boundary_;
-  std::string last_bytes_;    // of a stream that ends_by_close_
   std::string answer_start_;  // while its id is looked for
   std::string peer_;
 };
