@@ -154,10 +154,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   std::optional<Slot> choose(const RequestView& request, const PoolView& pool, Instant now,
                              Rng& rng) override {
     if (pool.eligible.empty()) return std::nullopt;
-    sync(pool);
-    pass_due(seconds_at(now));
-    look_up(request.id, request.prefix, pool);
-    const Common common = common_to_all(request, now);
+    const Common common = prepare(request, pool, now);
     Slot best = kNoSlot;
     double least = HUGE_VAL;
     const std::uint64_t draw = rng.next();
@@ -177,9 +174,7 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   }
 
   std::vector<Candidate> explain(const RequestView& request, const PoolView& pool, Instant now) override {
-    sync(pool);
-    look_up(request.id, request.prefix, pool);
-    const Common common = common_to_all(request, now);
+    const Common common = prepare(request, pool, now);
     std::vector<Candidate> candidates;
     for (const Slot slot : pool.eligible) {
       const Cost parts = cost(common, pool, slot);
@@ -309,7 +304,10 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     Share stranger;                                   // on workers that have nothing
   };
 
-  Common common_to_all(const RequestView& request, Instant now) const {
+  Common prepare(const RequestView& request, const PoolView& pool, Instant now) {
+    sync(pool);
+    pass_due(seconds_at(now));
+    look_up(request.id, request.prefix, pool);
     double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
     if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
     return {.prompt = static_cast<double>(request.prompt_tokens),

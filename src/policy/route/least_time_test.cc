@@ -116,6 +116,7 @@ TEST(LeastTime, WhoeverAnswersAsAWholeWaitsNoLongerThanItsPromptTakes) {
   for (int i = 0; i < 4; ++i) scene.first_byte(1, scene.send(1, Scene::tokens(8000)));
   EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
   scene.wait(20s);  // they decode by now, and the other one has more to do
+  EXPECT_LT(scene.explain(Scene::tokens(1000))[0].cost, scene.explain(Scene::tokens(1000))[1].cost);
   EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{0});
 }
 
