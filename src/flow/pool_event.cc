@@ -11,18 +11,21 @@ namespace heng {
 namespace {
 
 bool at_least_0(double value) { return value >= 0 && std::isfinite(value); }
+/// Policies count in blocks, as integers.
+bool is_tokens(double value) { return value >= 0 && value <= 1e9; }
+bool is_block(double tokens) { return tokens == 0 || (tokens >= 1e-3 && tokens <= 1e9); }
 bool above_0(double value) { return value > 0 && std::isfinite(value); }
 
 constexpr std::uint32_t kElsewhereMax = 1 << 24;  // sums stay far below the end of the counter
 
 bool fits(const RequestView& request) {
-  return at_least_0(request.prompt_tokens) && at_least_0(request.block_tokens);
+  return is_tokens(request.prompt_tokens) && is_block(request.block_tokens);
 }
 
 bool fits(const AttemptEvent& attempt) {
   return attempt.elapsed >= Duration(0) && attempt.time_to_first_byte >= Duration(0) &&
-         at_least_0(attempt.prompt_tokens) && std::isfinite(attempt.cached_tokens) &&
-         at_least_0(attempt.output_tokens);
+         is_tokens(attempt.prompt_tokens) &&
+         (attempt.cached_tokens < 0 || is_tokens(attempt.cached_tokens)) && is_tokens(attempt.output_tokens);
 }
 
 }  // namespace
