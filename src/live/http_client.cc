@@ -226,8 +226,8 @@ void ClientConnection::take_head(std::string_view bytes) {
     wire_bytes_ = payload_bytes_ = 0;
     take_body(bytes);
     if (phase_ == Phase::answering && !head_told_) in_.append(head_bytes);
-    return;  // no other round: the observer may have begun the next exchange, and these bytes are not its
-             // answer
+    // No other round: the observer may have begun the next exchange, and these bytes are not its answer.
+    return;
   }
 }
 
@@ -243,7 +243,7 @@ void ClientConnection::tell_head() {
     llhttp_t parser;  // ours is in the body
     const auto error =
         parse_response_head(kept.view(), origin_.options_.head_limits, request_.head_request, head, parser);
-    HENG_ASSERT(!error);  // it has been parsed before
+    if (error) return fail_exchange(Outcome::protocol, error->message);
   }
   observer_->on_response_head(head);
 }

@@ -95,6 +95,13 @@ class Client : public testing::Test {
   bool wait(const Answer& answer) {
     return loop_.until([&] { return answer.over(); });
   }
+  void expect_own_answer(Peer& server, Answer& answer) {
+    expect_request(server);
+    EXPECT_FALSE(answer.over());
+    server.send(sized("own"));
+    EXPECT_TRUE(wait(answer));
+    EXPECT_EQ(answer.body, "own");
+  }
   /// One whole exchange that leaves its connection idle.
   Peer warm_up() {
     Answer answer;
@@ -268,11 +275,7 @@ TEST_F(Client, BytesThatCameBeforeTheRequestAreNotItsAnswer) {
   expect_request(server);
   server.send(sized("x"));
   Peer next = accept();
-  expect_request(next);
-  EXPECT_FALSE(second.over());
-  next.send(sized("own"));
-  ASSERT_TRUE(wait(second));
-  EXPECT_EQ(second.body, "own");
+  expect_own_answer(next, second);
 }
 
 TEST_F(Client, AServerThatSaysTooMuchGetsAConnectionForEachRequestForAWhile) {
@@ -310,11 +313,7 @@ TEST_F(Client, NextExchangeBegunInTheLastCallGetsItsOwnAnswer) {
   server.send(sized(lure));
   ASSERT_TRUE(wait(first));
   EXPECT_EQ(first.body, lure);
-  expect_request(server);
-  EXPECT_FALSE(second.over());
-  server.send(sized("own"));
-  ASSERT_TRUE(wait(second));
-  EXPECT_EQ(second.body, "own");
+  expect_own_answer(server, second);
 }
 
 TEST_F(Client, MalformedAnswersFailAsProtocolErrors) {
