@@ -6,19 +6,15 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/hash.h"
+#include "flow/json_text.h"
 
 namespace heng {
 
@@ -42,86 +38,6 @@ struct Invalid {
 
 Invalid invalid(std::string message, std::string param = {}, std::string code = {}) {
   return {{400, std::move(message), std::move(param), std::move(code)}};
-}
-
-bool is_hex(char c) { return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); }
-
-/// Calls `use(position)` for each backslash until it returns false; then false, else true. Prompts are full
-/// of "\\n": one look-up for each (memchr) took more time than all of the parsing.
-template <class Use>
-bool for_each_backslash(std::string_view text, Use use) {
-  std::size_t at = 0;
-#ifdef __SSE2__
-  const __m128i backslash = _mm_set1_epi8('\\');
-  for (; at + 64 <= text.size(); at += 64) {
-    __m128i is[4];
-    for (std::size_t i = 0; i < 4; ++i) {
-      const char* const from = text.data() + at + 16 * i;
-      is[i] = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), backslash);
-    }
-    if (_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(is[0], is[1]), _mm_or_si128(is[2], is[3]))) == 0)
-      continue;
-    std::uint64_t mask = 0;
-    for (std::size_t i = 0; i < 4; ++i)
-      mask |= static_cast<std::uint64_t>(_mm_movemask_epi8(is[i])) << (16 * i);
-    for (; mask != 0; mask &= mask - 1) {
-      if (!use(at + static_cast<unsigned>(std::countr_zero(mask)))) return false;
-    }
-  }
-#endif
-  for (; at < text.size(); ++at) {
-    if (text[at] == '\\' && !use(at)) return false;
-  }
-  return true;
-}
-
-/// `text` between the quotes. simdjson has checked UTF-8 and control characters, escapes are left to us.
-bool valid_escapes(std::string_view text) {
-  std::size_t taken = 0;  // end of the escape before: the second half of "\\\\" begins none
-  return for_each_backslash(text, [&](std::size_t at) {
-    if (at < taken) return true;
-    if (at + 1 >= text.size()) return false;
-    taken = at + 2;
-    switch (text[at + 1]) {
-      case '"':
-      case '\\':
-      case '/':
-      case 'b':
-      case 'f':
-      case 'n':
-      case 'r':
-      case 't':
-        return true;
-      case 'u':
-        taken = at + 6;
-        return taken <= text.size() && std::ranges::all_of(text.substr(at + 2, 4), is_hex);
-      default:
-        return false;
-    }
-  });
-}
-
-/// RFC 8259 section 6: [-] int [frac] [exp].
-bool valid_number(std::string_view text) {
-  std::size_t at = text.starts_with('-') ? 1 : 0;
-  const auto digits = [&] {
-    const std::size_t from = at;
-    while (at < text.size() && text[at] >= '0' && text[at] <= '9') ++at;
-    return at - from;
-  };
-  const bool leading_zero = at < text.size() && text[at] == '0';
-  const std::size_t integer = digits();
-  if (integer == 0 || (leading_zero && integer > 1)) return false;
-  if (at < text.size() && text[at] == '.') {
-    ++at;
-    if (digits() == 0) return false;
-  }
-  if (at < text.size() && (text[at] | 0x20) == 'e') {
-    ++at;
-    if (at < text.size() && (text[at] == '+' || text[at] == '-')) ++at;
-    if (digits() == 0) return false;
-  }
-  return at == text.size();
 }
 
 std::string_view trimmed(std::string_view token) {
