@@ -80,6 +80,20 @@ describe('heng sim', () => {
     assert.equal(again.completed, 200);
   });
 
+  it('knows answers without stream, by share or by line', async () => {
+    const [some] = await results('--requests', '300', '--streamed', '0.5');
+    assert.equal(some.completed, 300);
+    const lines = [true, false].map(
+      (stream, at) =>
+        `{"arrival_s": ${at}, "prompt_tokens": 9, "output_tokens": 20, "stream": ${stream}}`,
+    );
+    const log = path.join(scratch, 'plain.jsonl');
+    await results('--trace', write('streams.jsonl', lines.join('\n')), '--log', log);
+    const [streamed, plain] = fs.readFileSync(log, 'utf8').trim().split('\n').map(JSON.parse);
+    assert.ok(streamed.stream && streamed.ttft_ms < streamed.duration_ms);
+    assert.ok(!plain.stream && plain.ttft_ms === plain.duration_ms);
+  });
+
   it('says before it runs what it cannot read or write', async () => {
     const folder = await heng('sim', '-c', '.');
     assert.equal(folder.code, 3);
@@ -114,6 +128,7 @@ describe('heng sim', () => {
       ['--gateways -18446744073709551615', /--gateways/],
       ['--rate 0', /--rate must be above 0/],
       ['--rate nan', /--rate must be above 0/],
+      ['--streamed 1.1', /--streamed lies between 0 and 1/],
       ['--rate 5 --scale 2', /--rate.*--scale|--scale.*--rate/],
       ['--workers 3 --speeds 1,1', /--speeds names 2 workers, --workers 3/],
       ['--network 11s', /--network is at most 10 s/],

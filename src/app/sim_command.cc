@@ -88,13 +88,14 @@ std::string results_json(const Scenario& scenario, const std::vector<SimResult>&
 std::string record_json(const RequestRecord& record, std::string_view policy) {
   constexpr std::string_view kEnds[] = {"completed", "refused", "failed"};
   const std::string worker = record.worker == kNoSlot ? "null" : fmt::format("{}", record.worker + 1);
-  return fmt::format(R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","ttft_ms":{},"duration_ms":{},)"
-                     R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{},"attempts":{},"worker":{}}})"
-                     "\n",
-                     json_quote(policy), record.id, to_seconds(record.arrived.time_since_epoch()),
-                     kEnds[static_cast<std::size_t>(record.end)], to_milliseconds(record.ttft),
-                     to_milliseconds(record.duration), record.prompt_tokens, record.cached_tokens,
-                     record.output_tokens, record.attempts, worker);
+  return fmt::format(
+      R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","stream":{},"ttft_ms":{},"duration_ms":{},)"
+      R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{},"attempts":{},"worker":{}}})"
+      "\n",
+      json_quote(policy), record.id, to_seconds(record.arrived.time_since_epoch()),
+      kEnds[static_cast<std::size_t>(record.end)], record.stream, to_milliseconds(record.ttft),
+      to_milliseconds(record.duration), record.prompt_tokens, record.cached_tokens, record.output_tokens,
+      record.attempts, worker);
 }
 
 /// How many requests there will be, for the progress bar; 0 = unknown.
@@ -132,6 +133,8 @@ void SimCommand::add_to(CLI::App& app, int& exit_code) {
       "Requests per second on average: a trace is stretched, made-up sessions come to it in time");
   command->add_option("--scale", scale_, "Time of a trace passes so many times faster")->excludes(rate);
   command->add_option("--sample", sample_, "Share of a trace's requests to keep");
+  command->add_option("--streamed", streamed_,
+                      "Share of answers that are streamed, where a trace does not tell");
   command->add_option("--start", start_, "Where in a trace to begin, as in 10m");
   command->add_option("--duration", duration_, "How much traffic, as in 1h");
   command->add_option("--requests", requests_, "At most so many requests")
@@ -159,6 +162,7 @@ Result<void> SimCommand::apply_flags(Scenario& scenario) const {
   if (scale_) traffic.shape.scale = *scale_;
   if (scale_ && !traffic.trace.empty()) traffic.rate = 0;  // the scenario's: flags are stronger
   if (sample_) traffic.shape.sample = *sample_;
+  if (streamed_) traffic.shape.streamed = *streamed_;
   if (requests_) traffic.requests = *requests_;
   if (seed_) scenario.seed = *seed_;
   if (gateways_) scenario.gateways = *gateways_;
@@ -168,6 +172,8 @@ Result<void> SimCommand::apply_flags(Scenario& scenario) const {
   if (!within(traffic.shape.scale, 1e6))
     return fail(ErrorCode::invalid, "--scale must be above 0, and at most 1e6");
   if (!within(traffic.shape.sample, 1)) return fail(ErrorCode::invalid, "--sample lies between 0 and 1");
+  if (!(traffic.shape.streamed >= 0 && traffic.shape.streamed <= 1))
+    return fail(ErrorCode::invalid, "--streamed lies between 0 and 1");
   if (workers_ && !speeds_.empty() && speeds_.size() != *workers_)
     return fail(ErrorCode::invalid,
                 fmt::format("--speeds names {} workers, --workers {}", speeds_.size(), *workers_));

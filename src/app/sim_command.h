@@ -32,7 +32,7 @@ class SimCommand {
 
   std::string file_;
   std::optional<std::string> trace_, duration_, start_, resample_, network_, warmup_, ttft_, tpot_;
-  std::optional<double> rate_, scale_, sample_;
+  std::optional<double> rate_, scale_, sample_, streamed_;
   std::optional<std::uint64_t> requests_, seed_;
   std::optional<std::uint32_t> workers_, gateways_;
   std::vector<double> speeds_;

@@ -180,7 +180,7 @@ void Cluster::arrive() {
                  .affinity = request.client,
                  .prompt_tokens = static_cast<double>(request.prompt_tokens),
                  .output_tokens_max = 0,
-                 .stream = true};
+                 .stream = request.stream.value_or(true)};
   if (flight.view.affinity == 0) {
     // Prompts of which nothing is known to be shared are all different.
     const std::vector<std::uint64_t> start = block_chain(request.pieces, kAffinityTokens);
@@ -272,7 +272,9 @@ void Cluster::run_engine(Slot slot) {
     HENG_ASSERT(is_current(index, static_cast<std::uint32_t>(event.id >> 32)) && flight.on_engine);
     flight.cached_tokens = event.cached_tokens;
     flight.output_tokens = event.tokens;
-    if (event.tokens <= 1) push(Kind::first, event.at + options_.network, index, flight.serial);
+    // Without stream the first byte comes with the last.
+    const bool first = flight.view.stream ? event.tokens <= 1 : event.finish != FinishReason::none;
+    if (first) push(Kind::first, event.at + options_.network, index, flight.serial);
     if (event.finish == FinishReason::none) continue;
     flight.on_engine = false;
     push(Kind::end, event.at + options_.network, index, flight.serial);
@@ -361,6 +363,7 @@ void Cluster::finish(std::uint32_t index, RequestEnd end) {
   const RequestRecord record{.id = flight.view.id,
                              .end = end,
                              .arrived = flight.arrived,
+                             .stream = flight.view.stream,
                              .ttft = flight.ttft,
                              .duration = now_ - flight.arrived,
                              .prompt_tokens = flight.request.prompt_tokens,

@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "sim/traffic/shape.h"
 #include "sim/traffic/synthetic.h"
 
 namespace heng {
@@ -174,6 +175,32 @@ TEST(Cluster, HangThatEndsCostsItsOwnLength) {
   const Outcomes out = run(options, traffic);
   EXPECT_EQ(out.records.at(0).end, RequestEnd::completed);
   EXPECT_NEAR(to_seconds(out.records[0].duration), 3.0, 0.001);
+}
+
+TEST(Cluster, WithoutStreamTheFirstByteComesWithTheLast) {
+  ClusterOptions options = cluster_of(1);
+  options.network = 3ms;
+  ListedTraffic traffic({{.at = 1s, .prompt_tokens = 100, .output_tokens = 5, .stream = false}});
+  const Outcomes out = run(options, traffic);
+  ASSERT_EQ(out.records.size(), 1u);
+  EXPECT_FALSE(out.records[0].stream);
+  EXPECT_EQ(out.records[0].ttft, 56ms);
+  EXPECT_EQ(out.records[0].duration, 56ms);
+}
+
+TEST(Cluster, WithoutStreamAnAnswerThatBreaksIsTriedAgainAndTimedUntilItIsWhole) {
+  // Twice 0.5 s of an answer of 1 s: a death before it is whole moves it, the time-out ends it.
+  for (const bool stream : {true, false}) {
+    ClusterOptions options = cluster_of(2);
+    options.faults = {{.kind = FaultKind::die, .worker = 0, .at = 500ms}};
+    const TrafficRequest request{.at = 0s, .prompt_tokens = 10, .output_tokens = 100, .stream = stream};
+    ListedTraffic broken({request});
+    EXPECT_EQ(run(options, broken).counts.failed, stream ? 1u : 0u);
+    options.faults.clear();
+    options.first_byte_timeout = 500ms;
+    ListedTraffic slow({request});
+    EXPECT_EQ(run(options, slow).counts.failed, stream ? 0u : 1u);
+  }
 }
 
 TEST(Cluster, LateWorkersTakePart) {
@@ -352,7 +379,9 @@ RC_GTEST_PROP(ClusterProperty, BooksBalanceAtEveryEventWhateverHappens, ()) {
   SyntheticOptions traffic = some_traffic();
   traffic.requests = 200;
   traffic.burst_every = 5s, traffic.burst_lasts = 1s;
-  const auto source = make_synthetic(traffic, options.seed);
+  const double streamed = *rc::gen::element(0.0, 0.5, 1.0);
+  const auto source = *shape_traffic([&] { return make_synthetic(traffic, options.seed); },
+                                     {.streamed = streamed}, options.seed);
   const Outcomes out = run(options, *source);
   RC_ASSERT(out.counts.in_flight == 0u);
   RC_ASSERT(out.counts.arrived == 200u);
@@ -360,6 +389,7 @@ RC_GTEST_PROP(ClusterProperty, BooksBalanceAtEveryEventWhateverHappens, ()) {
   for (const RequestRecord& record : out.records) {
     RC_ASSERT(ids.insert(record.id).second);
     RC_ASSERT(record.duration >= record.ttft);
+    RC_ASSERT((record.stream || record.ttft == Duration(0) || record.ttft == record.duration));
   }
   RC_ASSERT(ids.size() == 200u);
 }

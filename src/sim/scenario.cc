@@ -64,6 +64,7 @@ constexpr Field kTraffic[] = {
     {"scale", Type::number, 1e-6, 1e6, "", within<&Traffic::shape, &ShapeOptions::scale>, ""},
     {"sample", Type::number, 1e-9, 1, "", within<&Traffic::shape, &ShapeOptions::sample>, ""},
     {"resample", Type::duration, 0, kDay, "", within<&Traffic::shape, &ShapeOptions::resample>, ""},
+    {"streamed", Type::number, 0, 1, "", within<&Traffic::shape, &ShapeOptions::streamed>, ""},
     {"prompt_tokens", Type::structure, 0, 0, "", nullptr, ""},
     {"output_tokens", Type::structure, 0, 0, "", nullptr, ""},
     {"bursts", Type::structure, 0, 0, "", nullptr, ""},

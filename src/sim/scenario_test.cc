@@ -30,7 +30,7 @@ gateways: 2
 network: 1ms
 warmup: 10s
 objective: {ttft: 1s, tpot: 50ms}
-traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, sample: 0.5, resample: 60s, requests: 9}
+traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, sample: 0.5, streamed: 0.7, resample: 60s}
 workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3}]
 engine: {max_num_seqs: 64, kv_blocks: 1000}
 gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}, engine_load: {interval: 200ms}}
@@ -44,6 +44,7 @@ expect: [{measure: failed, max: 0}]
   const Scenario& scenario = load.scenario;
   EXPECT_EQ(scenario.traffic.trace, "/data/x.csv");
   EXPECT_EQ(scenario.traffic.shape.resample, 60s);
+  EXPECT_EQ(scenario.traffic.shape.streamed, 0.7);
   EXPECT_EQ(scenario.tpot_objective, 50ms);
   ASSERT_EQ(scenario.workers.size(), 3u);
   EXPECT_EQ(scenario.workers[1].engine.speed, 2);

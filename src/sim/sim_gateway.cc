@@ -42,7 +42,7 @@ std::optional<Slot> SimGateway::reserve(const RequestView& request, Instant now,
 
 void SimGateway::first_byte(Slot slot, const RequestView& request, Duration elapsed, Instant now) {
   health_[slot].on_progress(now);
-  health_[slot].on_flowing(request.id, Outcome::ok, now);
+  if (request.stream) health_[slot].on_flowing(request.id, Outcome::ok, now);
   refresh(slot);
   pool_.first_byte(slot, request, elapsed, now);
   ++streams_[slot];

@@ -31,7 +31,7 @@ void Tally::halve() {
       add(a.weights, b.weights);
       for (std::size_t worker = 0; worker < a.assigned.size(); ++worker)
         a.assigned[worker] += b.assigned[worker];
-      a.completed += b.completed, a.lost += b.lost;
+      a.completed += b.completed, a.lost += b.lost, a.streamed += b.streamed;
       a.prompt_tokens += b.prompt_tokens, a.cached_tokens += b.cached_tokens;
       a.ttft_s += b.ttft_s;
     }
@@ -62,7 +62,8 @@ void Tally::on_end(const RequestRecord& record) {
   if (completed) {
     span.prompt_tokens += record.prompt_tokens;
     span.cached_tokens += record.cached_tokens;
-    span.ttft_s += to_seconds(record.ttft);
+    span.streamed += record.stream;
+    if (record.stream) span.ttft_s += to_seconds(record.ttft);
   }
   if (record.arrived.time_since_epoch() < options_.warmup) return;
   first_ = std::min(first_, record.arrived);
@@ -73,10 +74,18 @@ void Tally::on_end(const RequestRecord& record) {
   prompt_tokens_ += record.prompt_tokens;
   cached_tokens_ += record.cached_tokens;
   output_tokens_ += record.output_tokens;
-  ttft_.add(record.ttft);
   duration_.add(record.duration);
-  if (record.output_tokens > 1) tpot_.add(record.tpot());
-  if (record.ttft <= options_.ttft_objective && record.tpot() <= options_.tpot_objective) ++good_;
+  if (record.stream) ttft_.add(record.ttft);
+  if (record.stream && record.output_tokens > 1) tpot_.add(record.tpot());
+  good_ += is_good(record);
+}
+
+/// Without stream: whole by the time at which a streamed answer as long, just within both, would be.
+bool Tally::is_good(const RequestRecord& record) const {
+  if (record.stream)
+    return record.ttft <= options_.ttft_objective && record.tpot() <= options_.tpot_objective;
+  const std::uint32_t further = std::max(record.output_tokens, 1u) - 1;
+  return record.duration <= options_.ttft_objective + further * options_.tpot_objective;
 }
 
 void Tally::sample(Instant now, std::span<const std::uint32_t> in_flight,

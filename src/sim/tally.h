@@ -18,7 +18,8 @@ struct RequestRecord {
   std::uint64_t id = 0;  // from 1, in order of arrival
   RequestEnd end = RequestEnd::completed;
   Instant arrived;
-  Duration ttft{};      // arrival to first token, over all attempts
+  bool stream = true;
+  Duration ttft{};      // arrival to the answer's first byte, over all attempts; without stream, to its last
   Duration duration{};  // arrival to the end
   std::uint32_t prompt_tokens = 0;
   std::uint32_t cached_tokens = 0;
@@ -26,7 +27,7 @@ struct RequestRecord {
   std::uint32_t attempts = 0;
   Slot worker = kNoSlot;  // of the last attempt
 
-  /// Time per output token after the first; zero if there were not two.
+  /// Time per output token after the first; zero if there were not two. Of a streamed answer.
   Duration tpot() const { return output_tokens < 2 ? Duration(0) : (duration - ttft) / (output_tokens - 1); }
 };
 
@@ -45,8 +46,9 @@ struct TimelineSpan {
   std::vector<double> weights;            // [workers] the policy's shares on the first gateway; may be empty
   std::vector<std::uint64_t> assigned;    // [workers] attempts begun
   std::uint64_t completed = 0, lost = 0;  // lost: refused or failed
+  std::uint64_t streamed = 0;             // of the completed
   std::uint64_t prompt_tokens = 0, cached_tokens = 0;
-  double ttft_s = 0;  // sum over the completed
+  double ttft_s = 0;  // sum over the streamed
 };
 
 /// Owned by one simulation. Memory does not grow with its length.
@@ -65,12 +67,12 @@ class Tally {
   std::uint64_t refused() const { return refused_; }
   std::uint64_t failed() const { return failed_; }
   std::uint64_t retries() const { return retries_; }
-  std::uint64_t good() const { return good_; }  // completed within both objectives
+  std::uint64_t good() const { return good_; }  // completed within the objectives
   std::uint64_t counted() const { return completed_ + refused_ + failed_; }
   std::uint64_t prompt_tokens() const { return prompt_tokens_; }  // of completed requests, like the next two
   std::uint64_t cached_tokens() const { return cached_tokens_; }
   std::uint64_t output_tokens() const { return output_tokens_; }
-  const LatencyHistogram& ttft() const { return ttft_; }
+  const LatencyHistogram& ttft() const { return ttft_; }  // of streamed requests, like the next
   const LatencyHistogram& tpot() const { return tpot_; }
   const LatencyHistogram& duration() const { return duration_; }
   /// From the first counted arrival to the last counted end.
@@ -88,6 +90,7 @@ class Tally {
   static double ratio(std::uint64_t part, std::uint64_t whole) {
     return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
   }
+  bool is_good(const RequestRecord& record) const;
   TimelineSpan& span_at(Instant at);
   void halve();
 

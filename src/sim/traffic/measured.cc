@@ -93,6 +93,8 @@ Result<bool> MeasuredLineReader::read(std::string_view line, MeasuredLine& out) 
     return wrong(
         fmt::format("`cached_tokens` is {}, of a prompt of {}", cached, out.measured.request.prompt_tokens));
   if (out.measured.request.prompt_tokens == 0) return wrong("a prompt has at least one token");
+  if (!out.measured.request.stream.value_or(true))
+    return wrong("`stream` is false: a whole answer does not tell when its first token came");
   out.measured.cached_tokens = static_cast<std::uint32_t>(cached);
   out.run = name_of(fields, "run");
   if (out.run.empty()) out.run = name_of(fields, "policy");

@@ -55,6 +55,9 @@ TEST(Measured, ReadsLinesOfTheSimulatorsLog) {
 }
 
 TEST(Measured, SaysWhatIsWrong) {
+  EXPECT_THAT(complaint(R"({"arrival_s":1,"prompt_tokens":5,"output_tokens":2,"stream":false,"ttft_ms":9,)"
+                        R"("duration_ms":9})"),
+              testing::HasSubstr("does not tell when its first token came"));
   EXPECT_THAT(complaint("{"), testing::HasSubstr("not JSON"));
   EXPECT_THAT(complaint(R"({"arrival_s":1,"prompt_tokens":5,"output_tokens":2})"),
               testing::HasSubstr("needs `ttft_ms` and `duration_ms`"));

@@ -100,6 +100,7 @@ class RecordedTraffic final : public TrafficSource {
       const RequestView& request = line_.event.request;
       if (Pending* pending = find(request.id)) {
         pending->request.client = request.affinity;
+        pending->request.stream = request.stream;
         pending->blocks.assign(request.prefix.begin(), request.prefix.end());
       }
     } else if (line_.kind == LogLine::Kind::event && line_.event.kind == Event::end) {

@@ -177,6 +177,7 @@ class ServeGenTraffic final : public TrafficSource {
     Client& client = clients_[index];
     out.at = from_seconds(at - start_s_);
     out.client = mix(client.id);
+    out.stream.reset();
     out.pieces.clear();
     draw_lengths(client, at, out);
     client.arrivals.pop_back();

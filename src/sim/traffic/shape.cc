@@ -15,7 +15,10 @@ namespace {
 class CutTraffic final : public TrafficSource {
  public:
   CutTraffic(std::unique_ptr<TrafficSource> source, const ShapeOptions& options, std::uint64_t seed)
-      : source_(std::move(source)), options_(options), chance_(Rng(seed).split("sample")) {}
+      : source_(std::move(source)),
+        options_(options),
+        chance_(Rng(seed).split("sample")),
+        streams_(Rng(seed).split("streamed")) {}
 
   Result<bool> next(TrafficRequest& out) override {
     if (options_.requests > 0 && made_ == options_.requests) return false;
@@ -26,6 +29,7 @@ class CutTraffic final : public TrafficSource {
       out.at -= options_.start;
       if (options_.duration > Duration(0) && out.at >= options_.duration) return false;
       if (options_.sample < 1 && chance_.uniform() >= options_.sample) continue;
+      if (!out.stream && options_.streamed < 1) out.stream = streams_.uniform() < options_.streamed;
       ++made_;
       return true;
     }
@@ -35,6 +39,7 @@ class CutTraffic final : public TrafficSource {
   std::unique_ptr<TrafficSource> source_;
   ShapeOptions options_;
   Rng chance_;
+  Rng streams_;
   std::uint64_t made_ = 0;
 };
 

@@ -12,6 +12,7 @@ struct ShapeOptions {
   Duration start{0};           // of the stream's own time; what comes before is left out
   Duration duration{0};        // of the stream's own time, from `start`; 0 = to the end
   double sample = 1;           // share of the requests to keep, chosen at random
+  double streamed = 1;         // share of those whose answers are streamed, where the stream does not tell
   std::uint64_t requests = 0;  // at most so many; 0 = all
   double scale = 1;            // time passes so many times faster
   double rate = 0;             // requests per second on average, by stretching time; 0 = leave it

@@ -87,6 +87,7 @@ class SyntheticTraffic final : public TrafficSource {
     const std::uint32_t prefix = turn.prefix != 0 ? options_.prefix_tokens : 0;
     out.at = turn.at;
     out.client = turn.conversation;
+    out.stream.reset();
     out.output_tokens = tokens(options_.output.draw(sizes_));
     turn.history += tokens(options_.prompt.draw(sizes_));
     out.prompt_tokens = std::min(prefix + turn.history, kTrafficTokensMax);

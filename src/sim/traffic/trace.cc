@@ -51,7 +51,7 @@ class LineTrace final : public TrafficSource {
   Duration last_{};
 };
 
-/// Lines come in order of the requests' ends, so all must be read first; 24 bytes stay of each.
+/// Lines come in order of the requests' ends, so all must be read first; 32 bytes stay of each.
 class AccessLogTrace final : public TrafficSource {
  public:
   static Result<std::unique_ptr<TrafficSource>> read(LineFile file) {
@@ -65,7 +65,8 @@ class AccessLogTrace final : public TrafficSource {
       const Result<bool> read = reader.read(line, request);
       if (!read) return std::unexpected(file.mistake(read.error().message));
       if (*read)
-        trace->rows_.push_back({request.at, request.client, request.prompt_tokens, request.output_tokens});
+        trace->rows_.push_back(
+            {request.at, request.client, request.prompt_tokens, request.output_tokens, request.stream});
     }
     std::ranges::stable_sort(trace->rows_, {}, &Row::at);
     return trace;
@@ -78,6 +79,7 @@ class AccessLogTrace final : public TrafficSource {
     out.client = row.client;
     out.prompt_tokens = row.prompt_tokens;
     out.output_tokens = row.output_tokens;
+    out.stream = row.stream;
     out.pieces.clear();
     return true;
   }
@@ -87,6 +89,7 @@ class AccessLogTrace final : public TrafficSource {
     Duration at;
     std::uint64_t client;
     std::uint32_t prompt_tokens, output_tokens;
+    std::optional<bool> stream;
   };
   std::vector<Row> rows_;
   std::size_t at_ = 0;

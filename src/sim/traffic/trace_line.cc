@@ -185,6 +185,12 @@ Result<bool> read_request(const object& line, TrafficRequest& out) {
   out.output_tokens = *output_count;
   if (const auto client = first_of(line, {"session", "client", "user"}); client.error() == simdjson::SUCCESS)
     out.client = name_of(client.value_unsafe()).value_or(0);
+  if (const auto stream = line.at_key("stream"); stream.error() == simdjson::SUCCESS) {
+    bool streamed = false;
+    if (stream.get_bool().get(streamed) != simdjson::SUCCESS)
+      return wrong("`stream` is neither true nor false");
+    out.stream = streamed;
+  }
   if (const auto read = read_prefix(line, out); !read) return std::unexpected(read.error());
   if (const auto read = read_hash_ids(line, out); !read) return std::unexpected(read.error());
   return true;
@@ -214,6 +220,10 @@ Result<bool> read_access(const object& line, TrafficRequest& out) {
   if (line.at_key("client").get_string().get(client) == simdjson::SUCCESS) {
     out.client = hash_bytes(client);
   }
+  // Of an answer that never came, or was an error, it tells nothing.
+  bool streamed = false;
+  const bool good = end == "completed" && number_of(line, {"status"}).value_or(0) < 400;
+  if (good && line.at_key("stream").get_bool().get(streamed) == simdjson::SUCCESS) out.stream = streamed;
   return true;
 }
 
@@ -237,6 +247,7 @@ std::optional<TraceFormat> recognise_trace(std::string_view first_line) {
 Result<bool> TraceLineReader::read(std::string_view line, TrafficRequest& out) {
   out.pieces.clear();
   out.client = 0;
+  out.stream.reset();
   if (line.find_first_not_of(" \t") == line.npos) return false;
   return format_ == TraceFormat::azure ? read_azure(line, out) : read_json(line, out);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct TrafficRequest {
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens = 0;  // hidden from policies; 0 = prefill only
   std::uint64_t client = 0;         // client, user or session it belongs to; 0 = unknown
+  std::optional<bool> stream{};     // its answer comes token by token, or as a whole; nothing = unknown
   /// What the prompt consists of, as far as it may be shared: two requests have a prefix in common exactly
   /// where their pieces agree. May go on into the answer, where a later prompt repeats that.
   std::vector<PromptPiece> pieces{};

@@ -104,7 +104,7 @@ TEST_F(TraceFile, OwnLinesWithPiecesAndSessions) {
                  R"("prefix": [["s", 64], [3, 50]]})"
                  "\n\n"
                  R"({"arrival_s": 11, "prompt_tokens": 100, "output_tokens": 5, "session": 7, )"
-                 R"("hash_ids": ["a"], "block_tokens": 32})"
+                 R"("hash_ids": ["a"], "block_tokens": 32, "stream": false})"
                  "\n"));
   ASSERT_EQ(all.size(), 2u);
   EXPECT_EQ(all[1].at, 500ms);
@@ -112,21 +112,27 @@ TEST_F(TraceFile, OwnLinesWithPiecesAndSessions) {
   ASSERT_EQ(all[0].pieces.size(), 2u);
   EXPECT_EQ(all[0].pieces[1].tokens, 50u);
   EXPECT_EQ(all[1].pieces.at(0).tokens, 32u);
+  EXPECT_EQ(all[0].stream, std::nullopt);
+  EXPECT_EQ(all[1].stream, false);
 }
 
 TEST_F(TraceFile, AccessLogIsSortedByArrival) {
-  const auto line = [](double time, double took, const char* end, int prompt) {
-    return R"({"time":)" + std::to_string(time) + R"(,"id":"x","client":"10.0.0.1","end":")" + end +
-           R"(","duration_ms":)" + std::to_string(took) + R"(,"bytes_in":400,"prompt_tokens":)" +
-           std::to_string(prompt) + R"(,"output_tokens":3})" + "\n";
+  const auto line = [](double time, double took, const char* end, int prompt, const char* stream = "true") {
+    return R"({"time":)" + std::to_string(time) + R"(,"id":"x","client":"10.0.0.1","status":200,"end":")" +
+           end + R"(","stream":)" + stream + R"(,"duration_ms":)" + std::to_string(took) +
+           R"(,"bytes_in":400,"prompt_tokens":)" + std::to_string(prompt) + R"(,"output_tokens":3})" + "\n";
   };
   const auto all = read(write(line(1700000010, 9000, "completed", 50) + line(1700000011, 100, "refused", 0) +
-                              line(1700000012, 12000, "completed", 60) + line(1700000013, 500, "failed", 0)));
+                              line(1700000012, 12000, "completed", 60, "false") +
+                              line(1700000013, 500, "failed", 0, "false")));
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(all[0].prompt_tokens, 60u);
   EXPECT_EQ(all[1].at, 1s);
   EXPECT_EQ(all[2].at, 12500ms);
   EXPECT_EQ(all[2].prompt_tokens, 100u);  // 400 bytes, no usage
+  EXPECT_EQ(all[0].stream, false);
+  EXPECT_EQ(all[1].stream, true);
+  EXPECT_EQ(all[2].stream, std::nullopt) << "there was no answer";
 }
 
 TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
@@ -136,9 +142,10 @@ TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
                        request);
   };
   const auto reserve = [](int request, const char* prefix) {
-    return fmt::format(R"({{"do":"reserve","process":7,"at":5,"pool":1,"worker":0,"request":{},)"
-                       R"("affinity":9,"prompt_tokens":100,"block_tokens":63.6,"prefix":"{}"}})",
-                       request, prefix);
+    return fmt::format(
+        R"({{"do":"reserve","process":7,"at":5,"pool":1,"worker":0,"request":{},)"
+        R"("affinity":9,"prompt_tokens":100,"stream":true,"block_tokens":63.6,"prefix":"{}"}})",
+        request, prefix);
   };
   const auto end = [](int request, int outcome, int prompt, int output) {
     return fmt::format(R"({{"do":"end","process":7,"at":6,"pool":1,"worker":0,"request":{},"outcome":{},)"
@@ -165,6 +172,7 @@ TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
   EXPECT_EQ(all[0].prompt_tokens, 200u);
   EXPECT_EQ(all[0].output_tokens, 5u);
   EXPECT_EQ(all[0].client, 9u);
+  EXPECT_EQ(all[0].stream, true);
   const auto pieces = [&](std::size_t i) {
     std::vector<std::pair<std::uint64_t, std::uint32_t>> found;
     for (const PromptPiece& piece : all[i].pieces) found.emplace_back(piece.id, piece.tokens);
@@ -391,6 +399,18 @@ TEST(Shape, CutsSamplesAndStretches) {
   EXPECT_NEAR(rate_of(*shaped({.rate = 3})), 3, 1e-6);
   EXPECT_NEAR(rate_of(*shaped({.scale = 4})), 4 * rate_of(*shaped({})), 1e-6);
   EXPECT_FALSE(shaped({.requests = 1, .rate = 3}).has_value());
+}
+
+TEST(Shape, StreamsAreDrawnByThemselvesAndWhereTheTrafficDoesNotTell) {
+  const auto plain = *shaped({.sample = 0.5}), some = *shaped({.sample = 0.5, .streamed = 0.7});
+  ASSERT_EQ(some.size(), plain.size());
+  std::size_t streamed = 0;
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    ASSERT_EQ(some[i].at, plain[i].at);
+    ASSERT_EQ(plain[i].stream, std::nullopt);
+    streamed += *some[i].stream;
+  }
+  EXPECT_NEAR(static_cast<double>(streamed) / static_cast<double>(some.size()), 0.7, 0.03);
 }
 
 TEST(Shape, ResamplingKeepsContentsInOrderAndTheRate) {
