@@ -94,6 +94,24 @@ describe('heng sim', () => {
     assert.ok(!plain.stream && plain.ttft_ms === plain.duration_ms);
   });
 
+  it('makes requests wait in the gateway where the scenario limits it', async () => {
+    const scenario = write(
+      'limits.yaml',
+      'traffic: {requests: 400, rate: 40}\nworkers: 2\npolicies: [least_connections]\n' +
+        'gateway: {worker_max_in_flight: 8, queue: {length: 20, timeout: 3s}}\n',
+    );
+    const page = path.join(scratch, 'limits.html');
+    const { code, stdout } = await heng('sim', '-c', scenario, '--report', page);
+    assert.equal(code, 0);
+    assert.match(stdout, /QUEUED p50/);
+    assert.match(fs.readFileSync(page, 'utf8'), /Requests waiting in the gateways/);
+    const [one] = await results('-c', scenario);
+    assert.equal(one.refused, one.queue_full + one.queue_timeout);
+    assert.ok(one.queue_full > 0, JSON.stringify(one));
+    assert.ok(one.queued_p99_ms > 1000 && one.queued_p99_ms <= 3100, JSON.stringify(one));
+    assert.equal(one.requests, one.completed + one.refused);
+  });
+
   it('says before it runs what it cannot read or write', async () => {
     const folder = await heng('sim', '-c', '.');
     assert.equal(folder.code, 3);

@@ -46,8 +46,15 @@ std::string show_ms(double ms) {
 }
 
 Table results_table(const std::vector<SimResult>& results) {
-  Table table({"POLICY", "REQ/S", "TOK/S", "GOOD", "GOOD/S", "TTFT p50", "p90", "p99", "TPOT p50", "p90",
-               "p99", "E2E p50", "p90", "p99", "CACHED", "IMBALANCE", "QUEUE", "REFUSED", "FAILED"});
+  const auto has_queue = [](const SimResult& result) {
+    return result.tally.had_to_wait() > 0 || result.tally.turned_away(TurnedAway::queue_full) > 0;
+  };
+  const bool queues = std::ranges::any_of(results, has_queue);
+  std::vector<std::string> head = {"POLICY", "REQ/S",     "TOK/S", "GOOD",    "GOOD/S",  "TTFT p50", "p90",
+                                   "p99",    "TPOT p50",  "p90",   "p99",     "E2E p50", "p90",      "p99",
+                                   "CACHED", "IMBALANCE", "QUEUE", "REFUSED", "FAILED"};
+  if (queues) head.insert(head.end() - 2, {"QUEUED p50", "p99"});  // only where a gateway makes them wait
+  Table table(std::move(head));
   for (const SimResult& result : results) {
     const auto value = [&](std::string_view name) { return find_measure(name)->of(result.tally); };
     std::vector<std::string> cells = {result.policy.label, fmt::format("{:.2f}", value("requests_per_s")),
@@ -61,6 +68,8 @@ Table results_table(const std::vector<SimResult>& results) {
     cells.push_back(fmt::format("{:.1f}%", 100 * value("cached_share")));
     cells.push_back(fmt::format("{:.2f}", value("imbalance")));
     cells.push_back(fmt::format("{:.1f}", value("queue_mean")));
+    if (queues) cells.push_back(show_ms(value("queued_p50_ms")));
+    if (queues) cells.push_back(show_ms(value("queued_p99_ms")));
     cells.push_back(fmt::format("{:.0f}", value("refused")));
     cells.push_back(fmt::format("{:.0f}", value("failed")));
     table.add(std::move(cells));
@@ -89,13 +98,14 @@ std::string record_json(const RequestRecord& record, std::string_view policy) {
   constexpr std::string_view kEnds[] = {"completed", "refused", "failed"};
   const std::string worker = record.worker == kNoSlot ? "null" : fmt::format("{}", record.worker + 1);
   return fmt::format(
-      R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","stream":{},"ttft_ms":{},"duration_ms":{},)"
-      R"("prompt_tokens":{},"cached_tokens":{},"output_tokens":{},"attempts":{},"worker":{}}})"
+      R"({{"policy":{},"id":{},"arrival_s":{:.9f},"end":"{}","stream":{},"queued_ms":{},)"
+      R"("ttft_ms":{},"duration_ms":{},"prompt_tokens":{},"cached_tokens":{},"output_tokens":{},)"
+      R"("attempts":{},"worker":{}}})"
       "\n",
       json_quote(policy), record.id, to_seconds(record.arrived.time_since_epoch()),
-      kEnds[static_cast<std::size_t>(record.end)], record.stream, to_milliseconds(record.ttft),
-      to_milliseconds(record.duration), record.prompt_tokens, record.cached_tokens, record.output_tokens,
-      record.attempts, worker);
+      kEnds[static_cast<std::size_t>(record.end)], record.stream, to_milliseconds(record.queued),
+      to_milliseconds(record.ttft), to_milliseconds(record.duration), record.prompt_tokens,
+      record.cached_tokens, record.output_tokens, record.attempts, worker);
 }
 
 /// How many requests there will be, for the progress bar; 0 = unknown.

@@ -237,6 +237,7 @@ std::string course(const SimResult& result) {
             .x_label = "s",
             .series = {{"completed", {}}, {"lost", {}}}};
   Plot ttft{.title = "Mean time to first token, s", .x_label = "s", .series = {{"ttft", {}}}};
+  Plot queue{.title = "Requests waiting in the gateways", .x_label = "s", .series = {{"queued", {}}}};
   const double step = to_seconds(tally.timeline_step());
   for (std::size_t i = 0; i < tally.timeline().size(); ++i) {
     const TimelineSpan& span = tally.timeline()[i];
@@ -244,11 +245,13 @@ std::string course(const SimResult& result) {
     const auto completed = static_cast<double>(span.completed);
     cache.series[0].points.emplace_back(
         at, over(static_cast<double>(span.cached_tokens), static_cast<double>(span.prompt_tokens)));
+    queue.series[0].points.emplace_back(at, over(span.queued, span.samples));
     ends.series[0].points.emplace_back(at, completed / step);
     ends.series[1].points.emplace_back(at, static_cast<double>(span.lost) / step);
     ttft.series[0].points.emplace_back(at, over(span.ttft_s, static_cast<double>(span.streamed)));
   }
   for (const Plot* plot : {&cache, &ttft, &ends}) out += Drawing(*plot).svg();
+  if (tally.had_to_wait() > 0) out += Drawing(queue).svg();
   return out;
 }
 

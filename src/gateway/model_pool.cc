@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "host/eligibility.h"
+#include "host/limit_options.h"
 
 namespace heng {
 
@@ -207,10 +208,7 @@ void ModelPool::count_elsewhere(std::span<const std::shared_ptr<ModelPool>> repl
 }
 
 void ModelPool::set_limits(const Config& config) {
-  const AdaptiveLimitOptions options{.min = config.adaptive_limit.min,
-                                     .max = config.adaptive_limit.max,
-                                     .tolerance = config.adaptive_limit.tolerance,
-                                     .slack = config.adaptive_limit.slack};
+  const AdaptiveLimitOptions options = limit_options(config.adaptive_limit);
   for (Slot slot = 0; slot < members_.size(); ++slot) {
     if (!pool_.is_member(slot)) continue;
     Member& member = members_[slot];

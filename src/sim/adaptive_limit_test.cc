@@ -4,13 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <deque>
-#include <unordered_map>
-#include <vector>
-
-#include "base/rng.h"
-#include "sim/engine.h"
+#include "config/config.h"
+#include "sim/cluster.h"
+#include "sim/traffic/synthetic.h"
 
 namespace heng {
 namespace {
@@ -21,61 +17,43 @@ struct Figures {
   double limit = 0;
 };
 
-/// More requests than the engine can serve, for ten minutes; `limit` decides how many it has at a time.
-template <class LimitOf>
-Figures overload(const EngineParams& params, LimitOf limit_of, AdaptiveLimit* learner) {
-  struct Sent {
-    Instant at;
-    std::uint32_t prompt;
-    bool first = true;
-  };
-  Engine engine(params);
-  Rng rng(7);
-  std::unordered_map<std::uint64_t, Sent> sent;
-  std::vector<EngineEvent> events;
+/// More requests than one engine can serve, for ten minutes; the others wait in the gateway, or are turned
+/// away.
+Figures overload(const EngineParams& params, std::uint32_t limit) {
+  ClusterOptions options;
+  options.workers = {{.engine = params, .max_in_flight = limit}};
+  options.gateway.policy = find_route_policy("least_connections");
+  options.gateway.policy_options = default_values(*options.gateway.policy);
+  const auto traffic =
+      make_synthetic({.rate = 50, .requests = UINT64_MAX, .prompt = {500, 0.8}, .output = {220, 0.9}}, 7);
+  Tally tally({.workers = 1, .speeds = {1}});
+  Cluster cluster(options, *traffic, tally);
   Figures figures;
-  std::uint64_t next_id = 1, tokens_at_half = 0;
+  std::uint64_t tokens_at_half = 0;
   int samples = 0;
   constexpr Instant kHalf{300s}, kEnd{600s};
-  for (Instant now{}; now < kEnd; now += 10ms) {
-    events.clear();
-    engine.advance(now, events);
-    for (const EngineEvent& event : events) {
-      Sent& request = sent.at(event.id);
-      if (request.first && learner != nullptr)
-        learner->on_first_byte(request.prompt, event.at - request.at, static_cast<std::uint32_t>(sent.size()),
-                               now);
-      request.first = false;
-      if (event.finish != FinishReason::none) sent.erase(event.id);
-    }
-    while (sent.size() < limit_of()) {
-      EngineRequest request;
-      request.id = next_id++;
-      request.prompt_tokens = 100 + static_cast<std::uint32_t>(rng.exponential(400));
-      request.output_tokens = 20 + static_cast<std::uint32_t>(rng.exponential(200));
-      request.every_token = false;
-      sent[request.id] = {now, request.prompt_tokens};
-      EXPECT_EQ(engine.submit(request, now), Refusal::none);
-    }
-    if (now < kHalf) {
+  for (Instant next{1s}; cluster.now() < kEnd;) {
+    EXPECT_TRUE(cluster.step().has_value());
+    if (cluster.now() < next) continue;
+    next += 1s;
+    const Engine& engine = cluster.engine(0);
+    if (cluster.now() < kHalf) {
       tokens_at_half = engine.counters().generation_tokens;
       continue;
     }
     ++samples;
     figures.engine_queue += engine.waiting();
-    figures.limit += static_cast<double>(limit_of());
+    figures.limit += cluster.gateways()[0].pool().limit(0);
   }
-  figures.tokens_per_s =
-      static_cast<double>(engine.counters().generation_tokens - tokens_at_half) / to_seconds(kEnd - kHalf);
+  const std::uint64_t tokens = cluster.engine(0).counters().generation_tokens;
+  figures.tokens_per_s = static_cast<double>(tokens - tokens_at_half) / to_seconds(kEnd - kHalf);
   figures.engine_queue /= samples;
   figures.limit /= samples;
   return figures;
 }
 
 void expect_near_best(const EngineParams& params, std::uint32_t best) {
-  const Figures fixed = overload(params, [&] { return best; }, nullptr);
-  AdaptiveLimit learner({}, Instant{});
-  const Figures learned = overload(params, [&] { return learner.limit(); }, &learner);
+  const Figures fixed = overload(params, best), learned = overload(params, kAdaptive);
   EXPECT_GT(learned.tokens_per_s, 0.9 * fixed.tokens_per_s) << "limit " << learned.limit;
   EXPECT_LT(learned.engine_queue, 0.3 * best) << "limit " << learned.limit;
   EXPECT_LT(learned.limit, 1.3 * best);

@@ -39,7 +39,8 @@ Cluster::Cluster(const ClusterOptions& options, TrafficSource& traffic, Tally& t
     : options_(options), traffic_(traffic), tally_(tally), front_(Rng(options.seed).split("front")) {
   HENG_ASSERT(!options.workers.empty() && options.workers.front().joins == Duration(0));
   for (std::uint32_t gateway = 0; gateway < options.gateways; ++gateway) {
-    gateways_.emplace_back(options.gateway, Rng(combine(options.seed, gateway)).split("gateway"));
+    gateways_.emplace_back(options.gateway, Rng(combine(options.seed, gateway)).split("gateway"),
+                           [this, gateway] { push(Kind::line, now_, gateway); });
   }
   for (const SimWorker& worker : options.workers) {
     workers_.push_back({.engine = Engine(worker.engine), .params = worker.engine});
@@ -137,6 +138,9 @@ Result<void> Cluster::handle(const Event& event) {
     case Kind::engine:
       if (workers_[event.index].schedule == event.serial) run_engine(event.index);
       break;
+    case Kind::line:
+      serve_line(event.index);
+      break;
   }
   return {};
 }
@@ -169,7 +173,9 @@ void Cluster::arrive() {
   std::swap(flight.request, next_request_);
   const TrafficRequest& request = flight.request;
   flight.arrived = now_;
-  flight.ttft = Duration(0);
+  flight.ttft = flight.waited = Duration(0);
+  flight.attempts = 0;
+  flight.turned_away = TurnedAway::no;
   flight.cached_tokens = flight.output_tokens = 0;
   flight.gateway = options_.gateways == 1 ? 0 : static_cast<std::uint32_t>(front_.below(options_.gateways));
   flight.worker = kNoSlot;
@@ -188,10 +194,10 @@ void Cluster::arrive() {
   }
   SimGateway& gateway = gateways_[flight.gateway];
   gateway.on_request(now_);
-  flight.attempts = 1;
-  const std::optional<Slot> slot = gateway.reserve(view_for_choice(flight), now_);
-  if (!slot) return finish(index, RequestEnd::refused);
-  start_attempt(index, *slot);
+  if (const std::optional<Slot> slot = gateway.admit(view_for_choice(flight), now_))
+    return start_attempt(index, *slot);
+  if (!gateway.may_wait()) return finish(index, RequestEnd::refused);
+  wait_in_line(index, kNoSlot);
 }
 
 /// Of the prompt only: pieces may go on into the answer, whose length nobody knows. A prompt of which nothing
@@ -220,6 +226,8 @@ RequestView Cluster::view_for_choice(const Flight& flight) {
 void Cluster::start_attempt(std::uint32_t index, Slot slot) {
   Flight& flight = flights_[index];
   flight.worker = slot;
+  flight.stage = Stage::trying;
+  ++flight.attempts;
   flight.started = now_;
   flight.answering = flight.on_engine = false;
   ++flight.serial;
@@ -302,13 +310,19 @@ void Cluster::on_lost(std::uint32_t index, Outcome outcome) {
   const Slot slot = flight.worker;
   const bool again = !flight.answering && outcome != Outcome::client_error &&
                      gateway.may_try_again(slot, flight.attempts, outcome, now_);
+  if (again) return try_again(index, outcome);
   end_attempt(index, outcome);
-  if (outcome == Outcome::client_error) return finish(index, RequestEnd::refused);
-  const std::optional<Slot> next =
-      again ? gateway.reserve(view_for_choice(flight), now_, slot) : std::nullopt;
-  if (!next) return finish(index, RequestEnd::failed);
-  ++flight.attempts;
-  start_attempt(index, *next);
+  finish(index, outcome == Outcome::client_error ? RequestEnd::refused : RequestEnd::failed);
+}
+
+/// On another worker; if those are full, it is first in the line.
+void Cluster::try_again(std::uint32_t index, Outcome outcome) {
+  Flight& flight = flights_[index];
+  const Slot slot = flight.worker;
+  end_attempt(index, outcome);
+  const auto next = gateways_[flight.gateway].reserve(view_for_choice(flight), now_, slot);
+  if (next) return start_attempt(index, *next);
+  wait_in_line(index, slot);
 }
 
 void Cluster::leave_engine(Flight& flight, std::uint32_t index) {
@@ -321,22 +335,46 @@ void Cluster::leave_engine(Flight& flight, std::uint32_t index) {
 void Cluster::leave_worker(std::uint32_t gateway, Slot slot) {
   for (std::uint32_t index = 0; index < flights_.size(); ++index) {
     Flight& flight = flights_[index];
-    if (flight.attempts == 0 || flight.gateway != gateway || flight.worker != slot) continue;
+    if (flight.stage != Stage::trying || flight.gateway != gateway || flight.worker != slot) continue;
     if (flight.answering || flight.left_worker) continue;
     const auto outcome = gateways_[gateway].reason_to_leave(slot, flight.view, flight.started, now_);
     if (!outcome) continue;
     flight.left_worker = true;
     leave_engine(flight, index);
-    end_attempt(index, *outcome);
-    const std::optional<Slot> next = gateways_[gateway].reserve(view_for_choice(flight), now_, slot);
-    if (!next) {
-      finish(index, RequestEnd::failed);
-      continue;
-    }
-    ++flight.attempts;
-    start_attempt(index, *next);
+    try_again(index, *outcome);
   }
 }
+
+// --- those who wait ---
+
+void Cluster::wait_in_line(std::uint32_t index, Slot avoid) {
+  Flight& flight = flights_[index];
+  flight.stage = Stage::waiting;
+  flight.waits_since = now_;
+  if (const auto shed = gateways_[flight.gateway].wait(index, avoid, now_))
+    turn_away(*shed, TurnedAway::queue_full);
+}
+
+void Cluster::serve_line(std::uint32_t gateway) {
+  SimGateway& line = gateways_[gateway];
+  line.begin_service();
+  while (const auto late = line.next_late(now_)) turn_away(*late, TurnedAway::queue_timeout);
+  const auto view_of = [&](std::uint32_t index) { return view_for_choice(flights_[index]); };
+  while (const auto turn = line.next_turn(view_of, now_)) {
+    Flight& flight = flights_[turn->request];
+    flight.waited += now_ - flight.waits_since;
+    start_attempt(turn->request, turn->slot);
+  }
+}
+
+void Cluster::turn_away(std::uint32_t index, TurnedAway why) {
+  Flight& flight = flights_[index];
+  flight.waited += now_ - flight.waits_since;
+  flight.turned_away = why;
+  finish(index, RequestEnd::refused);
+}
+
+// --- ends ---
 
 void Cluster::end_attempt(std::uint32_t index, Outcome outcome) {
   Flight& flight = flights_[index];
@@ -351,7 +389,7 @@ void Cluster::end_attempt(std::uint32_t index, Outcome outcome) {
   if (outcome == Outcome::ok) event.cached_tokens = flight.cached_tokens;
   event.output_tokens = outcome == Outcome::ok ? flight.output_tokens : 0;
   --in_flight_[flight.worker];
-  gateways_[flight.gateway].end(event, flight.answering, now_);
+  gateways_[flight.gateway].end(event, flight.view, flight.answering, now_);
 }
 
 void Cluster::finish(std::uint32_t index, RequestEnd end) {
@@ -362,8 +400,10 @@ void Cluster::finish(std::uint32_t index, RequestEnd end) {
                                   : counts_.failed);
   const RequestRecord record{.id = flight.view.id,
                              .end = end,
+                             .turned_away = flight.turned_away,
                              .arrived = flight.arrived,
                              .stream = flight.view.stream,
+                             .queued = flight.waited,
                              .ttft = flight.ttft,
                              .duration = now_ - flight.arrived,
                              .prompt_tokens = flight.request.prompt_tokens,
@@ -373,7 +413,7 @@ void Cluster::finish(std::uint32_t index, RequestEnd end) {
                              .worker = flight.worker};
   tally_.on_end(record);
   if (observer_) observer_(record);
-  flight.attempts = 0;
+  flight.stage = Stage::free;
   free_flights_.push_back(index);
 }
 
@@ -383,7 +423,10 @@ void Cluster::join(Slot slot) {
   const SimWorker& worker = options_.workers[slot];
   workers_[slot].joined = true;
   for (SimGateway& gateway : gateways_) {
-    gateway.add_worker(hash_bytes(fmt::format("http://w{}:8000", slot + 1)), worker.weight, worker.capacity,
+    gateway.add_worker({.identity = hash_bytes(fmt::format("http://w{}:8000", slot + 1)),
+                        .weight = worker.weight,
+                        .capacity = worker.capacity,
+                        .max_in_flight = worker.max_in_flight},
                        now_);
   }
 }
@@ -440,7 +483,7 @@ void Cluster::set_speed(Slot slot) {
 void Cluster::break_streams(Slot slot, bool answering_only, Outcome outcome) {
   for (std::uint32_t index = 0; index < flights_.size(); ++index) {
     Flight& flight = flights_[index];
-    if (flight.attempts == 0 || flight.worker != slot || !flight.on_engine) continue;
+    if (flight.stage != Stage::trying || flight.worker != slot || !flight.on_engine) continue;
     if (answering_only && !flight.answering) continue;
     if (outcome == Outcome::reset) flight.on_engine = false;  // with the engine
     push(Kind::lost, now_ + options_.network, index, flight.serial, outcome);
@@ -455,6 +498,7 @@ void Cluster::tick() {
   }
   for (std::uint32_t gateway = 0; gateway < gateways_.size(); ++gateway) {
     gateways_[gateway].tick(now_, flowing_, due_);
+    serve_line(gateway);
     for (const Slot slot : due_.silent) leave_worker(gateway, slot);
     for (const Slot slot : due_.loads) push(Kind::load_asked, now_ + options_.network, gateway, slot);
     for (const Slot slot : due_.probes) {
@@ -508,20 +552,25 @@ void Cluster::check_deadlines() {
 void Cluster::sample() {
   next_sample_ = now_ + kSample;
   for (Slot slot = 0; slot < workers_.size(); ++slot) waiting_[slot] = workers_[slot].engine.waiting();
-  tally_.sample(now_, in_flight_, waiting_, gateways_.front().pool().policy().weights());
+  std::uint64_t queued = 0;
+  for (const SimGateway& gateway : gateways_) queued += gateway.waiting();
+  tally_.sample(now_, in_flight_, waiting_, queued, gateways_.front().pool().policy().weights());
 }
 
 void Cluster::check_books() const {
   HENG_ASSERT(counts_.arrived == counts_.completed + counts_.refused + counts_.failed + counts_.in_flight);
   std::vector<std::uint32_t> on_worker(workers_.size(), 0), on_engine(workers_.size(), 0);
-  std::uint64_t in_flight = 0;
+  std::uint64_t in_flight = 0, waiting = 0, queued = 0;
   for (const Flight& flight : flights_) {
-    if (flight.attempts == 0) continue;
+    if (flight.stage == Stage::free) continue;
     ++in_flight;
+    waiting += flight.stage == Stage::waiting;
+    if (flight.stage == Stage::waiting) continue;
     ++on_worker[flight.worker];
     on_engine[flight.worker] += flight.on_engine;
   }
-  HENG_ASSERT(in_flight == counts_.in_flight);
+  for (const SimGateway& gateway : gateways_) queued += gateway.waiting();
+  HENG_ASSERT(in_flight == counts_.in_flight && waiting == queued);
   for (Slot slot = 0; slot < workers_.size(); ++slot) {
     std::uint32_t reserved = 0;
     for (const SimGateway& gateway : gateways_) {

@@ -18,8 +18,9 @@ namespace heng {
 struct SimWorker {
   EngineParams engine;
   double weight = 1;
-  double capacity = 0;  // as declared to the gateways; 0 = not
-  Duration joins{0};    // since the start; the cache is empty then. In ascending order.
+  double capacity = 0;              // as declared to the gateways; 0 = not
+  std::uint32_t max_in_flight = 0;  // of each gateway's requests; 0 = no limit; or kAdaptive
+  Duration joins{0};                // since the start; the cache is empty then. In ascending order.
 };
 
 enum class FaultKind : std::uint8_t {
@@ -49,7 +50,8 @@ struct ClusterOptions {
   std::uint64_t seed = 1;
 };
 
-/// arrived = completed + refused + failed + in_flight, after every event.
+/// arrived = completed + refused + failed + in_flight, after every event. Who waits in a gateway is in
+/// flight.
 struct ClusterCounts {
   std::uint64_t arrived = 0, completed = 0, refused = 0, failed = 0, in_flight = 0;
 };
@@ -62,6 +64,8 @@ class Cluster {
  public:
   /// `traffic` and `tally` outlive it. At least one worker joins at 0.
   Cluster(const ClusterOptions& options, TrafficSource& traffic, Tally& tally);
+  Cluster(const Cluster&) = delete;
+  Cluster& operator=(const Cluster&) = delete;
 
   /// The next event; false when all requests have arrived and ended. Fails when the traffic does.
   Result<bool> step();
@@ -73,10 +77,10 @@ class Cluster {
 
   Instant now() const { return now_; }
   const ClusterCounts& counts() const { return counts_; }
-  const std::vector<SimGateway>& gateways() const { return gateways_; }
+  const std::deque<SimGateway>& gateways() const { return gateways_; }
   const Engine& engine(Slot worker) const { return workers_[worker].engine; }
   std::size_t workers() const { return workers_.size(); }
-  /// Aborts unless every request in flight is on one worker at most, and all counts agree. O(in flight).
+  /// Aborts unless every request in flight waits or is on one worker, and all counts agree. O(in flight).
   void check_books() const;
 
  private:
@@ -93,14 +97,15 @@ class Cluster {
     probed,
     load_asked,
     load_told,
-    engine
+    engine,
+    line
   };
   struct Event {
     Instant at;
     std::uint64_t order;  // breaks ties: first come, first served
     Kind kind;
     Outcome outcome;       // lost, probed, load_told
-    std::uint32_t index;   // of a flight, worker, fault, or the gateway that probes or asks
+    std::uint32_t index;   // of a flight, worker, fault, or the gateway that probes, asks or has a line
     std::uint32_t serial;  // of the flight's attempt or the engine's schedule; slot probed or asked
     bool operator>(const Event& other) const { return at != other.at ? at > other.at : order > other.order; }
   };
@@ -113,17 +118,22 @@ class Cluster {
     Instant hung_since{};
     bool joined = false;
   };
+  enum class Stage : std::uint8_t { free, waiting, trying };
   struct Flight {  // one request; slots are reused
     TrafficRequest request;
     RequestView view;
     Instant arrived, started;
+    Instant waits_since;
+    Duration waited{};
     Duration ttft{};
     std::uint32_t gateway = 0;
     std::uint32_t serial = 0;    // of its attempt; never starts anew
-    std::uint32_t attempts = 0;  // 0 = the slot is free
+    std::uint32_t attempts = 0;  // begun
     std::uint32_t cached_tokens = 0;
     std::uint32_t output_tokens = 0;
     Slot worker = kNoSlot;
+    Stage stage = Stage::free;
+    TurnedAway turned_away = TurnedAway::no;
     bool on_engine = false;
     bool answering = false;
     bool left_worker = false;  // has been moved off one that had gone silent
@@ -145,6 +155,10 @@ class Cluster {
   void on_first(std::uint32_t index);
   void on_answer_end(std::uint32_t index);
   void on_lost(std::uint32_t index, Outcome outcome);
+  void try_again(std::uint32_t index, Outcome outcome);
+  void wait_in_line(std::uint32_t index, Slot avoid);
+  void serve_line(std::uint32_t gateway);
+  void turn_away(std::uint32_t index, TurnedAway why);
   void leave_worker(std::uint32_t gateway, Slot slot);
   void leave_engine(Flight& flight, std::uint32_t index);
   void end_attempt(std::uint32_t index, Outcome outcome);
@@ -161,7 +175,7 @@ class Cluster {
   EngineRequest engine_request(std::uint32_t index) const;
   RequestView view_for_choice(const Flight& flight);
   bool is_current(std::uint32_t index, std::uint32_t serial) const {
-    return flights_[index].attempts > 0 && flights_[index].serial == serial;
+    return flights_[index].stage == Stage::trying && flights_[index].serial == serial;
   }
 
   ClusterOptions options_;
@@ -169,7 +183,7 @@ class Cluster {
   Tally& tally_;
   std::function<void(const RequestRecord&)> observer_;
   std::vector<Worker> workers_;
-  std::vector<SimGateway> gateways_;
+  std::deque<SimGateway> gateways_;
   std::vector<Event> events_;  // heap, earliest first
   std::uint64_t order_ = 0;
   std::vector<Flight> flights_;

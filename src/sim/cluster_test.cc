@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "config/config.h"
 #include "sim/traffic/shape.h"
 #include "sim/traffic/synthetic.h"
 
@@ -56,6 +57,18 @@ TallyOptions tally_of(const ClusterOptions& options) {
   return tally;
 }
 
+/// Limits that are learned may fall below what is under way.
+void expect_limits_kept(const ClusterOptions& options, const Cluster& cluster) {
+  for (const SimGateway& gateway : cluster.gateways()) {
+    const Pool& pool = gateway.pool();
+    EXPECT_TRUE(pool.pool_limit() == 0 || pool.in_flight() <= pool.pool_limit());
+    for (Slot slot = 0; slot < pool.slots(); ++slot) {
+      const std::uint32_t limit = options.workers[slot].max_in_flight;
+      EXPECT_TRUE(limit == 0 || limit == kAdaptive || pool.in_flight(slot) <= limit);
+    }
+  }
+}
+
 struct Outcomes {
   ClusterCounts counts;
   std::vector<RequestRecord> records;
@@ -75,6 +88,7 @@ Outcomes run(const ClusterOptions& options, TrafficSource& traffic, bool checked
     EXPECT_GE(cluster.now(), last);
     last = cluster.now();
     if (checked) cluster.check_books();
+    if (checked) expect_limits_kept(options, cluster);
   }
   out.counts = cluster.counts();
   out.ttft_p99 = tally.ttft().quantile(0.99);
@@ -200,6 +214,73 @@ TEST(Cluster, WithoutStreamAnAnswerThatBreaksIsTriedAgainAndTimedUntilItIsWhole)
     options.first_byte_timeout = 500ms;
     ListedTraffic slow({request});
     EXPECT_EQ(run(options, slow).counts.failed, stream ? 0u : 1u);
+  }
+}
+
+/// Requests of one second each, for two workers that may have one at a time.
+ClusterOptions one_at_a_time() {
+  ClusterOptions options = cluster_of(2);
+  for (SimWorker& worker : options.workers) worker.max_in_flight = 1;
+  return options;
+}
+
+TEST(Cluster, WhoFindsNoRoomWaitsInTheGatewayInOrderOfArrival) {
+  std::vector<TrafficRequest> requests;
+  for (int i = 0; i < 6; ++i) requests.push_back({.at = i * 10ms, .prompt_tokens = 10, .output_tokens = 100});
+  ListedTraffic traffic(requests);
+  const Outcomes out = run(one_at_a_time(), traffic);
+  ASSERT_EQ(out.counts.completed, 6u);
+  for (std::size_t i = 0; i < 6; ++i) {
+    const RequestRecord& record = out.records[i];
+    EXPECT_EQ(record.id, i + 1);
+    EXPECT_EQ(record.worker, i % 2);
+    EXPECT_EQ(record.queued, i / 2 * 1s - i / 2 * 20ms);
+    EXPECT_EQ(record.ttft, record.queued + 10ms);
+  }
+}
+
+TEST(Cluster, WhoIsOneTooManyOrLateIsTurnedAway) {
+  ClusterOptions options = one_at_a_time();
+  options.gateway.queue_length = 3;
+  options.gateway.queue_timeout = 1500ms;
+  ListedTraffic traffic({8, {.at = 0s, .prompt_tokens = 10, .output_tokens = 100}});
+  const Outcomes out = run(options, traffic);
+  EXPECT_EQ(out.counts.completed, 4u);
+  EXPECT_EQ(out.counts.refused, 4u);
+  for (const RequestRecord& record : out.records) {
+    EXPECT_EQ(record.turned_away, record.id <= 4   ? TurnedAway::no
+                                  : record.id == 5 ? TurnedAway::queue_timeout
+                                                   : TurnedAway::queue_full);
+    if (record.id >= 5) {
+      EXPECT_EQ(record.duration, record.id == 5 ? 1500ms : 0ms);
+    }
+  }
+}
+
+TEST(Cluster, WhoseWorkerDiedIsFirstInTheLine) {
+  ClusterOptions options = one_at_a_time();
+  options.faults = {{.kind = FaultKind::die, .worker = 0, .at = 0s}};
+  ListedTraffic traffic({4, {.at = 0s, .prompt_tokens = 10, .output_tokens = 100}});
+  const Outcomes out = run(options, traffic);
+  ASSERT_EQ(out.counts.completed, 4u);
+  std::vector<std::uint64_t> order;
+  for (const RequestRecord& record : out.records) order.push_back(record.id);
+  EXPECT_EQ(order, (std::vector<std::uint64_t>{2, 1, 3, 4}));
+  EXPECT_EQ(out.records[1].attempts, 2u);
+  EXPECT_EQ(out.records[1].queued, 1s);
+}
+
+TEST(Cluster, LimitOfAllWorkersIsEachGatewaysOwn) {
+  for (const std::uint32_t gateways : {1u, 4u}) {
+    ClusterOptions options = cluster_of(2);
+    options.gateway.max_in_flight = 2;
+    options.gateways = gateways;
+    ListedTraffic traffic({40, {.at = 0s, .prompt_tokens = 10, .output_tokens = 100}});
+    const Outcomes out = run(options, traffic);
+    EXPECT_EQ(out.counts.completed, 40u);
+    const Instant end = out.records.back().arrived + out.records.back().duration;
+    EXPECT_TRUE(gateways == 1 ? end == Instant(20s) : end < Instant(9s))
+        << to_seconds(end.time_since_epoch());
   }
 }
 
@@ -367,6 +448,13 @@ RC_GTEST_PROP(ClusterProperty, BooksBalanceAtEveryEventWhateverHappens, ()) {
     worker.engine.speed = *rc::gen::element(0.25, 1.0, 4.0);
   }
   if (options.workers.size() > 2) options.workers.back().joins = 4s;
+  const bool limited = *rc::gen::arbitrary<bool>();
+  for (SimWorker& worker : options.workers) {
+    if (limited) worker.max_in_flight = *rc::gen::element(0u, 1u, 3u, 10u, kAdaptive);
+  }
+  options.gateway.max_in_flight = *rc::gen::element(0u, 0u, 2u, 12u);
+  options.gateway.queue_length = *rc::gen::element(0u, 2u, 30u, 1000u);
+  options.gateway.queue_timeout = std::chrono::milliseconds(*rc::gen::inRange(1, 6000));
   const int faults = *rc::gen::inRange(0, 8);
   for (int i = 0; i < faults; ++i) {
     options.faults.push_back(

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "host/health_options.h"
+#include "host/limit_options.h"
 #include "sim/measures.h"
 
 namespace heng {
@@ -17,6 +18,9 @@ constexpr std::uint64_t kProgressEvents = 20'000;
 ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& policy) {
   ClusterOptions options;
   options.workers = scenario.workers;
+  for (SimWorker& worker : options.workers) {
+    if (worker.max_in_flight == 0) worker.max_in_flight = scenario.pool.worker_max_in_flight;
+  }
   options.faults = scenario.faults;
   options.gateways = scenario.gateways;
   options.network = scenario.network;
@@ -30,6 +34,10 @@ ClusterOptions cluster_options(const Scenario& scenario, const ScenarioPolicy& p
   const EngineLoadConfig& load = scenario.gateway.engine_load;
   options.gateway.engine_load_interval = load.wanted_by(*policy.entry) ? load.interval : Duration(0);
   options.gateway.engine_load_timeout = load.timeout;
+  options.gateway.max_in_flight = scenario.pool.max_in_flight;
+  options.gateway.adaptive_limit = limit_options(scenario.gateway.adaptive_limit);
+  options.gateway.queue_length = scenario.gateway.queue.length;
+  options.gateway.queue_timeout = scenario.gateway.queue.timeout;
   options.gateway.retry = scenario.gateway.retry.enabled;
   options.gateway.retry_budget_ratio = scenario.gateway.retry.budget_ratio;
   options.gateway.retry_budget_floor = scenario.gateway.retry.budget_floor;

@@ -42,8 +42,7 @@ constexpr Field kRoot[] = {
     {"traffic", Type::structure, 0, 0, "A trace, or made up.", nullptr, ""},
     {"engine", Type::structure, 0, 0, "Of all workers.", nullptr, ""},
     {"workers", Type::structure, 0, 0, "A number, or a list of groups.", nullptr, ""},
-    {"gateway", Type::structure, 0, 0, "health, retry, timeouts and engine_load as in heng.yaml.", nullptr,
-     ""},
+    {"gateway", Type::structure, 0, 0, "Groups and limits as in heng.yaml.", nullptr, ""},
     {"faults", Type::structure, 0, 0, "What goes wrong when.", nullptr, ""},
     {"policies", Type::structure, 0, 0, "Names, or maps of name and options.", nullptr, ""},
     {"expect", Type::structure, 0, 0, "Bounds on measures.", nullptr, ""},
@@ -117,6 +116,8 @@ constexpr Field kGroup[] = {
     {"count", Type::count, 1, kWorkersMax, "", at<&WorkerGroup::count>, ""},
     {"weight", Type::number, 1e-6, 1e6, "", within<&WorkerGroup::worker, &SimWorker::weight>, ""},
     {"capacity", Type::number, 0, 1e9, "", within<&WorkerGroup::worker, &SimWorker::capacity>, ""},
+    {"max_in_flight", Type::count_or_adaptive, 0, 1e6, "",
+     within<&WorkerGroup::worker, &SimWorker::max_in_flight>, ""},
     {"joins", Type::duration, 0, 1000 * kDay, "", within<&WorkerGroup::worker, &SimWorker::joins>, ""},
 };
 
@@ -145,15 +146,30 @@ constexpr Field kExpect[] = {
 /// What a simulated gateway goes by; other keys of these sections would be passed over in silence.
 using SectionKey = std::pair<std::string_view, std::string_view>;
 constexpr SectionKey kSimulated[] = {
-    {"health", "active"},         {"health", "interval"},
-    {"health", "timeout"},        {"health", "silence"},
-    {"health", "fall"},           {"health", "rise"},
-    {"health", "passive_faults"}, {"health", "probe_back"},
-    {"health", "slow_start"},     {"health", "max_ejected_share"},
-    {"retry", "enabled"},         {"retry", "budget_ratio"},
-    {"retry", "budget_floor"},    {"timeouts", "first_byte"},
-    {"timeouts", "idle"},         {"engine_load", "interval"},
-    {"engine_load", "timeout"},   {"engine_load", "always"},
+    {"health", "active"},
+    {"health", "interval"},
+    {"health", "timeout"},
+    {"health", "silence"},
+    {"health", "fall"},
+    {"health", "rise"},
+    {"health", "passive_faults"},
+    {"health", "probe_back"},
+    {"health", "slow_start"},
+    {"health", "max_ejected_share"},
+    {"retry", "enabled"},
+    {"retry", "budget_ratio"},
+    {"retry", "budget_floor"},
+    {"timeouts", "first_byte"},
+    {"timeouts", "idle"},
+    {"engine_load", "interval"},
+    {"engine_load", "timeout"},
+    {"engine_load", "always"},
+    {"queue", "length"},
+    {"queue", "timeout"},
+    {"adaptive_limit", "min"},
+    {"adaptive_limit", "max"},
+    {"adaptive_limit", "tolerance"},
+    {"adaptive_limit", "slack"},
 };
 
 constexpr FaultKind kFaultKinds[] = {FaultKind::die, FaultKind::hang, FaultKind::slow, FaultKind::mute};
@@ -301,9 +317,15 @@ class ScenarioReader : TableReader {
 
   void read_gateway(const YamlNode& value) {
     if (!expect(value, Kind::map, "`gateway` to be a map of keys")) return;
-    constexpr std::string_view kSections[] = {"health", "retry", "timeouts", "engine_load"};
-    walk(value, "`gateway`", kSections, [&](std::size_t index, const YamlNode&, const YamlNode& child) {
-      const auto section = std::ranges::find(sections(), kSections[index], &Section::key);
+    constexpr std::string_view kKeys[] = {
+        "health", "retry",          "timeouts",      "engine_load",
+        "queue",  "adaptive_limit", "max_in_flight", "worker_max_in_flight"};
+    walk(value, "`gateway`", kKeys, [&](std::size_t index, const YamlNode&, const YamlNode& child) {
+      const auto section = std::ranges::find(sections(), kKeys[index], &Section::key);
+      if (section == sections().end()) {
+        return read_scalar(*std::ranges::find(pool_fields(), kKeys[index], &Field::key), child,
+                           &scenario_.pool);
+      }
       read_map(child, section->key, section->fields, section->at(scenario_.gateway));
       for (const Field& field : section->fields) {
         const bool simulated = std::ranges::count(kSimulated, SectionKey(section->key, field.key)) > 0;
@@ -312,6 +334,7 @@ class ScenarioReader : TableReader {
                fmt::format("`{}` of `{}` is not simulated; leave it out", field.key, section->key));
       }
     });
+    if (const auto valid = check_config(scenario_.gateway); !valid) report(value, valid.error().message);
   }
 
   void add_policy(const YamlNode& value) {

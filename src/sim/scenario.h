@@ -50,7 +50,8 @@ struct Scenario {
   std::vector<SimFault> faults;    // repetitions written out
   std::vector<ScenarioPolicy> policies;
   std::vector<Expectation> expect;
-  Config gateway;  // of this, what is simulated of `health`, `retry`, `timeouts` and `engine_load`
+  Config gateway;   // of its groups, what is simulated
+  PoolConfig pool;  // of this, the limits
 };
 
 struct ScenarioLoad {

@@ -31,9 +31,15 @@ network: 1ms
 warmup: 10s
 objective: {ttft: 1s, tpot: 50ms}
 traffic: {trace: x.csv, rate: 5, start: 1m, duration: 10m, sample: 0.5, streamed: 0.7, resample: 60s}
-workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3}]
+workers: [{count: 2, speed: 2}, {joins: 1m, kv_blocks: 500, weight: 3, max_in_flight: 9}]
 engine: {max_num_seqs: 64, kv_blocks: 1000}
-gateway: {retry: {budget_ratio: 0.5}, timeouts: {first_byte: 10s}, engine_load: {interval: 200ms}}
+gateway:
+  retry: {budget_ratio: 0.5}
+  timeouts: {first_byte: 10s}
+  engine_load: {interval: 200ms}
+  worker_max_in_flight: adaptive
+  max_in_flight: 100
+  queue: {length: 7}
 faults:
   - {worker: 3, at: 2m, do: slow, factor: 4, for: 5s, times: 2, every: 20s}
 policies: [hash, {name: dynamic_weight, beta: 0.2}]
@@ -57,6 +63,11 @@ expect: [{measure: failed, max: 0}]
   EXPECT_EQ(scenario.faults[1].worker, 2u);
   EXPECT_EQ(scenario.gateway.timeouts.first_byte, 10s);
   EXPECT_EQ(scenario.gateway.engine_load.interval, 200ms);
+  EXPECT_EQ(scenario.pool.worker_max_in_flight, kAdaptive);
+  EXPECT_EQ(scenario.pool.max_in_flight, 100u);
+  EXPECT_EQ(scenario.gateway.queue.length, 7u);
+  EXPECT_EQ(scenario.workers[1].max_in_flight, 0u);
+  EXPECT_EQ(scenario.workers[2].max_in_flight, 9u);
   ASSERT_EQ(scenario.policies.size(), 2u);
   EXPECT_EQ(scenario.policies[1].label, "dynamic_weight:beta=0.2");
 }
@@ -78,6 +89,8 @@ TEST(Scenario, MistakesHaveTheirPlace) {
             "1:19 a burst of 5 s every 3 s never ends; make `lasts` shorter");
   EXPECT_EQ(mistakes("gateway: {timeouts: {idle: 2s, total: 1s}}\n").at(0),
             "1:39 `total` of `timeouts` is not simulated; leave it out");
+  EXPECT_EQ(mistakes("gateway: {adaptive_limit: {min: 9, max: 8}}\n").size(), 1u);
+  EXPECT_EQ(mistakes("gateway: {max_in_flight: adaptive}\n").size(), 1u);
   EXPECT_EQ(mistakes("gateway: {retry: {hedge_after: 1s}}\n").at(0),
             "1:32 `hedge_after` of `retry` is not simulated; leave it out");
   EXPECT_EQ(mistakes("expect: [{measure: ttft_p99, max: 3}]\n").at(0), "1:20 'ttft_p99' is no measure");

@@ -1,22 +1,28 @@
-// The steps of an exchange that touch pool, health and budget, in the order the live gateway takes them.
+// The steps of an exchange that touch pool, health, budget and queue, in the order the live gateway takes
+// them.
 #include "sim/sim_gateway.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "base/result.h"
+#include "config/config.h"
 #include "host/eligibility.h"
 
 namespace heng {
 
-SimGateway::SimGateway(const SimGatewayOptions& options, Rng rng)
+SimGateway::SimGateway(const SimGatewayOptions& options, Rng rng, std::function<void()> serve_later)
     : options_(options),
       pool_(options.policy->make(options.policy_options), rng),
       budget_(options.retry_budget_ratio, options.retry_budget_floor),
-      phases_(rng.split("engine_load")) {}
+      phases_(rng.split("engine_load")),
+      serve_later_(std::move(serve_later)),
+      queue_(options.queue_length) {
+  pool_.set_pool_limit(options.max_in_flight);
+}
 
-void SimGateway::add_worker(std::uint64_t identity, double weight, double capacity, Instant now) {
-  const Slot slot = pool_.add(identity, weight, capacity);
+void SimGateway::add_worker(const SimMember& worker, Instant now) {
+  const Slot slot = pool_.add(worker.identity, worker.weight, worker.capacity);
   HENG_ASSERT(slot == health_.size());
   health_.emplace_back(options_.health, now, now > Instant{});
   load_polls_.emplace_back().start(options_.engine_load_interval, phases_.uniform(), now);
@@ -24,16 +30,37 @@ void SimGateway::add_worker(std::uint64_t identity, double weight, double capaci
   silences_.push_back(0);
   streams_.push_back(0);
   set_eligibility(pool_, standings_, options_.max_ejected_share);
+  limits_.emplace_back();
+  if (worker.max_in_flight == kAdaptive)
+    limits_.back() = std::make_unique<AdaptiveLimit>(options_.adaptive_limit, now);
+  pool_.set_limit(slot, limits_.back() ? limits_.back()->limit() : worker.max_in_flight);
+  serve_line_later();
 }
 
 void SimGateway::refresh(Slot slot) {
   const Standing standing = health_[slot].standing();
   if (std::exchange(standings_[slot], standing) == standing) return;
   set_eligibility(pool_, standings_, options_.max_ejected_share);
+  serve_line_later();
+}
+
+// --- attempts ---
+
+std::optional<Slot> SimGateway::admit(const RequestView& request, Instant now) {
+  return queue_.empty() ? begin(choose(request, now), request, now) : std::nullopt;
+}
+
+std::optional<Slot> SimGateway::choose(const RequestView& request, Instant now) {
+  if (pool_.limited() && pool_.room() != Pool::Room::free) return std::nullopt;
+  return pool_.reserve(request, now);
 }
 
 std::optional<Slot> SimGateway::reserve(const RequestView& request, Instant now, Slot avoid) {
-  const std::optional<Slot> slot = pool_.reserve(request, now, avoid);
+  return begin(pool_.reserve(request, now, avoid), request, now);
+}
+
+/// The slot, if there is one: reserved for this request.
+std::optional<Slot> SimGateway::begin(std::optional<Slot> slot, const RequestView& request, Instant now) {
   if (!slot) return slot;
   health_[*slot].on_attempt_started(request, now);
   refresh(*slot);
@@ -46,15 +73,23 @@ void SimGateway::first_byte(Slot slot, const RequestView& request, Duration elap
   refresh(slot);
   pool_.first_byte(slot, request, elapsed, now);
   ++streams_[slot];
+  if (limits_[slot] == nullptr || !request.stream) return;
+  limits_[slot]->on_first_byte(request.prompt_tokens, elapsed, pool_.in_flight(slot), now);
+  pool_.set_limit(slot, limits_[slot]->limit());
 }
 
-void SimGateway::end(const AttemptEvent& event, bool answering, Instant now) {
+void SimGateway::end(const AttemptEvent& event, const RequestView& request, bool answering, Instant now) {
   const Slot slot = event.worker;
+  if (limits_[slot] != nullptr && !request.stream && event.outcome == Outcome::ok) {
+    limits_[slot]->on_whole_answer(event.output_tokens, event.elapsed, pool_.in_flight(slot), now);
+    pool_.set_limit(slot, limits_[slot]->limit());
+  }
   if (answering) --streams_[slot];
   if (event.outcome == Outcome::ok) health_[slot].on_progress(now);
   pool_.end(event, now);
   health_[slot].on_attempt(event.request, event.outcome, now);
   refresh(slot);
+  serve_line_later();
 }
 
 bool SimGateway::has_alternative(Slot slot) const {
@@ -72,6 +107,54 @@ bool SimGateway::may_try_again(Slot slot, std::uint32_t attempts, Outcome outcom
   if (!options_.retry || attempts > 1) return false;
   return has_alternative(slot) && (outcome == Outcome::refused || budget_.take(now));
 }
+
+// --- those who wait ---
+
+std::optional<std::uint32_t> SimGateway::wait(std::uint32_t request, Slot avoid, Instant now) {
+  Waiting& waiting = waiting_[request];
+  waiting.request = request;
+  waiting.avoid = avoid;
+  waiting.again = avoid != kNoSlot;
+  waiting.deadline = now + options_.queue_timeout;
+  const bool room = pool_.room() == Pool::Room::free;
+  QueuedRequest* const shed = queue_.push(waiting, now);
+  if (room) serve_line_later();
+  return shed == nullptr ? std::nullopt : std::optional(forget(*shed));
+}
+
+std::optional<std::uint32_t> SimGateway::next_late(Instant now) {
+  QueuedRequest* const late = queue_.pop_expired(now);
+  return late == nullptr ? std::nullopt : std::optional(forget(*late));
+}
+
+std::optional<SimGateway::Turn> SimGateway::next_turn(const ViewOf& view_of, Instant now) {
+  if (queue_.empty() || pool_.room() != Pool::Room::free) return std::nullopt;
+  std::optional<Slot> slot;
+  QueuedRequest* const next = queue_.pop(now, [&](QueuedRequest& queued) {
+    auto& waiting = static_cast<Waiting&>(queued);
+    const Slot avoid = waiting.avoid;
+    if (avoid != kNoSlot && pool_.room(avoid) == Pool::Room::none) waiting.avoid = kNoSlot;
+    const RequestView request = view_of(waiting.request);
+    slot = waiting.avoid == kNoSlot ? begin(choose(request, now), request, now)
+                                    : reserve(request, now, waiting.avoid);
+    return slot.has_value();
+  });
+  return next == nullptr ? std::nullopt : std::optional(Turn{forget(*next), *slot});
+}
+
+/// It has left the queue.
+std::uint32_t SimGateway::forget(QueuedRequest& waiting) {
+  const std::uint32_t request = static_cast<Waiting&>(waiting).request;
+  waiting_.erase(request);
+  return request;
+}
+
+void SimGateway::serve_line_later() {
+  if (queue_.empty() || std::exchange(line_due_, true)) return;
+  serve_later_();
+}
+
+// --- time ---
 
 void SimGateway::tick(Instant now, std::span<const char> flowing, SimGatewayDue& due) {
   due.probes.clear(), due.silent.clear(), due.loads.clear();

@@ -29,6 +29,7 @@ void Tally::halve() {
       a.samples += b.samples;
       add(a.in_flight, b.in_flight);
       add(a.weights, b.weights);
+      a.queued += b.queued;
       for (std::size_t worker = 0; worker < a.assigned.size(); ++worker)
         a.assigned[worker] += b.assigned[worker];
       a.completed += b.completed, a.lost += b.lost, a.streamed += b.streamed;
@@ -68,12 +69,15 @@ void Tally::on_end(const RequestRecord& record) {
   if (record.arrived.time_since_epoch() < options_.warmup) return;
   first_ = std::min(first_, record.arrived);
   last_ = std::max(last_, ended);
+  had_to_wait_ += record.queued > Duration(0);
+  ++turned_away_[static_cast<std::size_t>(record.turned_away)];
   retries_ += record.attempts > 1 ? record.attempts - 1 : 0;
   ++(completed ? completed_ : record.end == RequestEnd::refused ? refused_ : failed_);
   if (!completed) return;
   prompt_tokens_ += record.prompt_tokens;
   cached_tokens_ += record.cached_tokens;
   output_tokens_ += record.output_tokens;
+  queued_.add(record.queued);
   duration_.add(record.duration);
   if (record.stream) ttft_.add(record.ttft);
   if (record.stream && record.output_tokens > 1) tpot_.add(record.tpot());
@@ -89,9 +93,11 @@ bool Tally::is_good(const RequestRecord& record) const {
 }
 
 void Tally::sample(Instant now, std::span<const std::uint32_t> in_flight,
-                   std::span<const std::uint32_t> waiting, std::span<const double> weights) {
+                   std::span<const std::uint32_t> waiting, std::uint64_t queued,
+                   std::span<const double> weights) {
   TimelineSpan& span = span_at(now);
   span.samples += 1;
+  span.queued += static_cast<double>(queued);
   for (std::size_t worker = 0; worker < in_flight.size(); ++worker)
     span.in_flight[worker] += in_flight[worker];
   add(span.weights, weights);

@@ -1,6 +1,7 @@
 // What a simulation is measured by: latencies, goodput, cache hits, balance, and their course over time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,13 +13,16 @@
 namespace heng {
 
 enum class RequestEnd : std::uint8_t { completed, refused, failed };
+enum class TurnedAway : std::uint8_t { no, queue_full, queue_timeout };
 
 /// How one request went, as its client saw it.
 struct RequestRecord {
   std::uint64_t id = 0;  // from 1, in order of arrival
   RequestEnd end = RequestEnd::completed;
+  TurnedAway turned_away = TurnedAway::no;  // by a gateway's queue; those are refused
   Instant arrived;
   bool stream = true;
+  Duration queued{};    // in a gateway, before all attempts
   Duration ttft{};      // arrival to the answer's first byte, over all attempts; without stream, to its last
   Duration duration{};  // arrival to the end
   std::uint32_t prompt_tokens = 0;
@@ -43,6 +47,7 @@ struct TallyOptions {
 struct TimelineSpan {
   double samples = 0;
   std::vector<double> in_flight;          // [workers]
+  double queued = 0;                      // waiting in gateways
   std::vector<double> weights;            // [workers] the policy's shares on the first gateway; may be empty
   std::vector<std::uint64_t> assigned;    // [workers] attempts begun
   std::uint64_t completed = 0, lost = 0;  // lost: refused or failed
@@ -58,14 +63,17 @@ class Tally {
 
   void on_attempt(Slot worker, Instant now);
   void on_end(const RequestRecord& record);
-  /// Once a second: requests in flight over all gateways and waiting in the engine, by worker.
+  /// Once a second: requests in flight over all gateways and waiting in the engine, by worker, and waiting in
+  /// the gateways.
   void sample(Instant now, std::span<const std::uint32_t> in_flight, std::span<const std::uint32_t> waiting,
-              std::span<const double> weights);
+              std::uint64_t queued, std::span<const double> weights);
 
   const TallyOptions& options() const { return options_; }
   std::uint64_t completed() const { return completed_; }
   std::uint64_t refused() const { return refused_; }
   std::uint64_t failed() const { return failed_; }
+  std::uint64_t turned_away(TurnedAway why) const { return turned_away_[static_cast<std::size_t>(why)]; }
+  std::uint64_t had_to_wait() const { return had_to_wait_; }  // in a gateway
   std::uint64_t retries() const { return retries_; }
   std::uint64_t good() const { return good_; }  // completed within the objectives
   std::uint64_t counted() const { return completed_ + refused_ + failed_; }
@@ -74,6 +82,7 @@ class Tally {
   std::uint64_t output_tokens() const { return output_tokens_; }
   const LatencyHistogram& ttft() const { return ttft_; }  // of streamed requests, like the next
   const LatencyHistogram& tpot() const { return tpot_; }
+  const LatencyHistogram& queued() const { return queued_; }  // of completed requests, like the next
   const LatencyHistogram& duration() const { return duration_; }
   /// From the first counted arrival to the last counted end.
   Duration span() const { return last_ > first_ ? last_ - first_ : Duration(0); }
@@ -97,7 +106,9 @@ class Tally {
   TallyOptions options_;
   std::uint64_t completed_ = 0, refused_ = 0, failed_ = 0, retries_ = 0, good_ = 0;
   std::uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
-  LatencyHistogram ttft_, tpot_, duration_;
+  std::uint64_t had_to_wait_ = 0;
+  std::array<std::uint64_t, 3> turned_away_{};  // [TurnedAway]
+  LatencyHistogram ttft_, tpot_, duration_, queued_;
   Instant first_ = Instant::max(), last_ = Instant::min();
   double most_load_ = 0, mean_load_ = 0, samples_ = 0, queue_sum_ = 0;
   std::uint64_t queue_max_ = 0;
