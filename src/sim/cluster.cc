@@ -181,6 +181,7 @@ void Cluster::arrive() {
   flight.worker = kNoSlot;
   flight.left_worker = false;
   ++counts_.arrived;
+  tally_.on_arrival(now_);
   ++counts_.in_flight;
   flight.view = {.id = counts_.arrived,
                  .affinity = request.client,

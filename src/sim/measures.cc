@@ -7,9 +7,11 @@ namespace heng {
 
 namespace {
 
-double per_second(const Tally& tally, std::uint64_t count) {
-  const double seconds = to_seconds(tally.span());
-  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+template <std::uint64_t Throughput::* kWhat>
+double per_second(const Tally& tally) {
+  const Throughput throughput = tally.throughput();
+  const double seconds = to_seconds(throughput.time);
+  return seconds > 0 ? static_cast<double>(throughput.*kWhat) / seconds : 0;
 }
 
 template <const LatencyHistogram& (Tally::*kWhich)() const, int kPercent>
@@ -40,12 +42,11 @@ constexpr Measure kMeasures[] = {
     {"queued_p90_ms", "", quantile_ms<&Tally::queued, 90>},
     {"queued_p99_ms", "", quantile_ms<&Tally::queued, 99>},
     {"retries", "second attempts", [](const Tally& t) { return static_cast<double>(t.retries()); }},
-    {"requests_per_s", "completed, from the first arrival to the last end",
-     [](const Tally& t) { return per_second(t, t.completed()); }},
-    {"output_tokens_per_s", "of completed requests",
-     [](const Tally& t) { return per_second(t, t.output_tokens()); }},
-    {"goodput_per_s", "requests completed within the objectives",
-     [](const Tally& t) { return per_second(t, t.good()); }},
+    {"requests_per_s", "completed while requests still came", per_second<&Throughput::requests>},
+    {"output_tokens_per_s", "of these", per_second<&Throughput::output_tokens>},
+    {"goodput_per_s", "of these, completed within the objectives", per_second<&Throughput::good>},
+    {"ended_s", "from the first counted arrival to the last end",
+     [](const Tally& t) { return to_seconds(t.span()); }},
     {"good_share", "of all requests",
      [](const Tally& t) {
        return t.counted() == 0 ? 0 : static_cast<double>(t.good()) / static_cast<double>(t.counted());

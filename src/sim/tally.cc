@@ -53,6 +53,19 @@ TimelineSpan& Tally::span_at(Instant at) {
   return timeline_[index];
 }
 
+void Tally::on_arrival(Instant now) {
+  if (now.time_since_epoch() < options_.warmup) return;
+  first_ = std::min(first_, now);
+  at_last_arrival_ = since_first_;
+  at_last_arrival_.time = now - first_;
+}
+
+Throughput Tally::throughput() const {
+  if (at_last_arrival_.time > Duration(0) && 2 * at_last_arrival_.requests >= completed_)
+    return at_last_arrival_;
+  return {span(), completed_, good_, output_tokens_};
+}
+
 void Tally::on_attempt(Slot worker, Instant now) { ++span_at(now).assigned[worker]; }
 
 void Tally::on_end(const RequestRecord& record) {
@@ -66,8 +79,13 @@ void Tally::on_end(const RequestRecord& record) {
     span.streamed += record.stream;
     if (record.stream) span.ttft_s += to_seconds(record.ttft);
   }
+  const bool good = completed && is_good(record);
+  if (completed && first_ <= ended) {
+    ++since_first_.requests;
+    since_first_.good += good;
+    since_first_.output_tokens += record.output_tokens;
+  }
   if (record.arrived.time_since_epoch() < options_.warmup) return;
-  first_ = std::min(first_, record.arrived);
   last_ = std::max(last_, ended);
   had_to_wait_ += record.queued > Duration(0);
   ++turned_away_[static_cast<std::size_t>(record.turned_away)];
@@ -81,7 +99,7 @@ void Tally::on_end(const RequestRecord& record) {
   duration_.add(record.duration);
   if (record.stream) ttft_.add(record.ttft);
   if (record.stream && record.output_tokens > 1) tpot_.add(record.tpot());
-  good_ += is_good(record);
+  good_ += good;
 }
 
 /// Without stream: whole by the time at which a streamed answer as long, just within both, would be.

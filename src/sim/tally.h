@@ -43,6 +43,12 @@ struct TallyOptions {
   Duration warmup{0};  // requests that arrive earlier are not counted
 };
 
+/// What was completed within a time.
+struct Throughput {
+  Duration time{};
+  std::uint64_t requests = 0, good = 0, output_tokens = 0;
+};
+
 /// A stretch of time; sums over its samples, one a second.
 struct TimelineSpan {
   double samples = 0;
@@ -61,6 +67,7 @@ class Tally {
  public:
   explicit Tally(TallyOptions options);
 
+  void on_arrival(Instant now);
   void on_attempt(Slot worker, Instant now);
   void on_end(const RequestRecord& record);
   /// Once a second: requests in flight over all gateways and waiting in the engine, by worker, and waiting in
@@ -86,6 +93,10 @@ class Tally {
   const LatencyHistogram& duration() const { return duration_; }
   /// From the first counted arrival to the last counted end.
   Duration span() const { return last_ > first_ ? last_ - first_ : Duration(0); }
+  /// While requests still came, from the first counted arrival to the last, whenever those requests had come:
+  /// so neither the start nor one very long answer at the end matters. Where that is less than half of the
+  /// counted (a batch, an overload): all of them, to the last end.
+  Throughput throughput() const;
   double cached_share() const { return ratio(cached_tokens_, prompt_tokens_); }
   /// Mean over time of (most / mean) requests in flight per unit of speed, weighted by load; 1 = even.
   double imbalance() const { return mean_load_ > 0 ? most_load_ / mean_load_ : 1; }
@@ -109,7 +120,8 @@ class Tally {
   std::uint64_t had_to_wait_ = 0;
   std::array<std::uint64_t, 3> turned_away_{};  // [TurnedAway]
   LatencyHistogram ttft_, tpot_, duration_, queued_;
-  Instant first_ = Instant::max(), last_ = Instant::min();
+  Instant first_ = Instant::max(), last_ = Instant::min();  // counted arrival; counted end
+  Throughput since_first_, at_last_arrival_;                // what was completed since then
   double most_load_ = 0, mean_load_ = 0, samples_ = 0, queue_sum_ = 0;
   std::uint64_t queue_max_ = 0;
   std::vector<TimelineSpan> timeline_;
