@@ -88,6 +88,11 @@ describe('heng engine', () => {
     const begun = performance.now();
     await request(`${fitted.url}/v1/completions`, { method: 'POST', body: JSON.stringify(ask) });
     assert.ok(performance.now() - begun > 300, 'eleven steps of 30 ms');
+    for (const twice of [[file('slow.jsonl')], ['--predict', path.join(scratch, '.', 'slow.jsonl')]]) {
+      const refused = await heng('engine', 'fit', file('slow.jsonl'), ...twice);
+      assert.equal(refused.code, 1);
+      assert.match(refused.stderr, /slow\.jsonl is given twice/);
+    }
     const bad = await heng('engine', 'fit', file('slow.yaml'));
     assert.equal(bad.code, 1);
     assert.match(bad.stderr, /slow\.yaml:1: not JSON/);

@@ -249,6 +249,19 @@ describe('a recorded run', () => {
     assert.equal(gateway.program.log().match(/ends here/g).length, 1, 'once');
   });
 
+  it('is not written into a file that holds something else', async () => {
+    const notes = path.join(scratch, 'notes.txt');
+    fs.writeFileSync(notes, 'mine\n');
+    const config = path.join(scratch, 'notes.yaml');
+    const listen = `unix:${path.join(scratch, 'notes.sock')}`;
+    const pools = [{ model: 'm', workers: ['http://127.0.0.1:9'] }];
+    fs.writeFileSync(config, JSON.stringify({ listen, admin: 'off', pools }));
+    const { code, stderr } = await heng('serve', '-c', config, '--record', notes);
+    assert.notEqual(code, 0);
+    assert.match(stderr, /notes\.txt' is there already and is no recording/);
+    assert.equal(fs.readFileSync(notes, 'utf8'), 'mine\n');
+  });
+
   it('is not begun or ended by a reload, and says so', async () => {
     const engine = await startEngine({ model: 'm' });
     const config = { pools: [{ model: 'm', workers: [engine.url] }] };

@@ -112,6 +112,22 @@ describe('heng sim', () => {
     assert.equal(one.requests, one.completed + one.refused);
   });
 
+  it('warns once of unknown keys and of answers that were cut', async () => {
+    const lines = [0, 1].map(
+      (at) => `{"arrival_s": ${at}, "prompt_tokens": 9, "output_tokens": 20, "sesion": 1}`,
+    );
+    const scenario = write('cut.yaml', 'engine: {max_model_len: 25}\npolicies: [hash, round_robin]\n');
+    const odd = write('odd.jsonl', lines.join('\n'));
+    const { code, stderr } = await heng('sim', '-c', scenario, '--trace', odd);
+    assert.equal(code, 0);
+    assert.equal(stderr.match(/odd\.jsonl:1: a request has no key 'sesion'/g).length, 1, stderr);
+    assert.match(stderr, /hash: 2 of 2 answers were cut.*\n.*round_robin: 2 of 2 answers were cut/);
+    const both = { arrival_s: 0, prompt_tokens: 9, output_tokens: 2, prefix: [['a', 1]], hash_ids: [1] };
+    const twice = await heng('sim', '--trace', write('both.jsonl', JSON.stringify(both)));
+    assert.equal(twice.code, 1);
+    assert.match(twice.stderr, /both\.jsonl:1: both `prefix` and `hash_ids`/);
+  });
+
   it('says before it runs what it cannot read or write', async () => {
     const folder = await heng('sim', '-c', '.');
     assert.equal(folder.code, 3);

@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
+
 #include "app/exit_code.h"
 #include "config/issues.h"
 #include "sim/scenario.h"
@@ -51,6 +54,19 @@ std::string yaml(const EngineFit& fit, const FitQuality* held_out) {
                     "  max_model_len: {}\n  block_size: {}\n  kv_blocks: {}\n  prefix_caching: {}\n",
                     engine.kv_mixed, engine.overlap, engine.max_num_seqs, engine.max_num_batched_tokens,
                     engine.max_model_len, engine.block_size, engine.kv_blocks, engine.prefix_caching);
+}
+
+/// Measurements that count twice would look surer than they are, and fitted ones predict themselves.
+Result<void> check_single(const std::vector<std::string>& files) {
+  for (auto file = files.begin(); file != files.end(); ++file) {
+    std::error_code unknown;  // reading it will say why
+    const auto same = [&](const std::string& other) {
+      return std::filesystem::equivalent(*file, other, unknown);
+    };
+    if (std::any_of(files.begin(), file, same))
+      return fail(ErrorCode::invalid, fmt::format("{} is given twice", *file));
+  }
+  return {};
 }
 
 std::string quality_json(const FitQuality& quality) {
@@ -144,6 +160,9 @@ int FitCommand::run() {
 }
 
 Result<void> FitCommand::fit() {
+  std::vector<std::string> files = measurements_;
+  files.insert(files.end(), held_out_.begin(), held_out_.end());
+  if (const auto single = check_single(files); !single) return single;
   const auto runs = read_measured(measurements_, choice_);
   if (!runs) return std::unexpected(runs.error());
   const auto fit = fit_engine(*runs, options_);

@@ -247,14 +247,27 @@ Result<SimResult> SimCommand::run_policy(const Scenario& scenario, std::size_t i
       show_progress(label, arrived, requests, now);
     };
   }
+  hooks.warn = [&](const std::string& text) { warn(text); };
   if (!log_.empty())
     hooks.on_end = [&](const RequestRecord& record) { log_file_ << record_json(record, policy.label); };
   auto tally = run_scenario(scenario, policy, hooks);
   if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\x1b[K");
   if (!tally) return std::unexpected(tally.error());
   if (!log_.empty() && !log_file_.flush()) return fail(ErrorCode::io, fmt::format("cannot write {}", log_));
+  if (tally->cut() > 0) {
+    warn(fmt::format(
+        "{}: {} of {} answers were cut: prompt and answer are longer than the engine's context, see "
+        "`max_model_len` and `kv_blocks`",
+        policy.label, tally->cut(), tally->completed()));
+  }
   std::vector<std::string> unmet = unmet_expectations(scenario, policy, *tally);
   return SimResult{policy, std::move(*tally), std::move(unmet)};
+}
+
+/// Each policy reads the traffic anew, which need not be told again.
+void SimCommand::warn(const std::string& text) {
+  if (!warned_.insert(text).second) return;
+  fmt::print(stderr, "{}heng: {}\n", isatty(STDERR_FILENO) != 0 ? "\r\x1b[K" : "", text);
 }
 
 int SimCommand::run() {

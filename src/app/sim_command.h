@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ class SimCommand {
   Result<void> choose_policies(Scenario& scenario) const;
   Result<void> open_outputs();
   Result<SimResult> run_policy(const Scenario& scenario, std::size_t index, std::uint64_t requests);
+  void warn(const std::string& text);
   int print(const Scenario& scenario, const std::vector<SimResult>& results) const;
 
   std::string file_;
@@ -39,6 +41,7 @@ class SimCommand {
   std::vector<std::string> policies_;
   std::string report_, log_;
   std::ofstream log_file_;
+  std::set<std::string> warned_;
   bool compare_ = false;
   bool json_ = false;
 };

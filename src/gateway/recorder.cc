@@ -1,13 +1,36 @@
 // From what happens to lines of the recording.
 #include "gateway/recorder.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "gateway/gateway.h"
 
 namespace heng {
 
+namespace {
+
+/// What is no recording is somebody's, and lines in the midst of it would be of no use either.
+bool holds_something_else(const std::string& path) {
+  std::error_code unknown;  // opening it will say why
+  if (!std::filesystem::is_regular_file(path, unknown)) return false;
+  std::ifstream file(path, std::ios::binary);
+  std::string start(64, '\0');
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  return file.gcount() > 0 && !is_event_log(start);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Recorder>> Recorder::open(Loop& loop, const std::string& path) {
+  if (holds_something_else(path)) {
+    return fail(
+        ErrorCode::invalid,
+        fmt::format("'{}' is there already and is no recording; name another file for `record`", path));
+  }
   auto writer = LineWriter::open(loop, path, "the recording", AfterLoss::stop);
   if (!writer) return std::unexpected(writer.error());
   return std::unique_ptr<Recorder>(new Recorder(loop, std::move(*writer)));

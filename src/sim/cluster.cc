@@ -179,7 +179,7 @@ void Cluster::arrive() {
   flight.cached_tokens = flight.output_tokens = 0;
   flight.gateway = options_.gateways == 1 ? 0 : static_cast<std::uint32_t>(front_.below(options_.gateways));
   flight.worker = kNoSlot;
-  flight.left_worker = false;
+  flight.left_worker = flight.cut = false;
   ++counts_.arrived;
   tally_.on_arrival(now_);
   ++counts_.in_flight;
@@ -286,6 +286,7 @@ void Cluster::run_engine(Slot slot) {
     if (first) push(Kind::first, event.at + options_.network, index, flight.serial);
     if (event.finish == FinishReason::none) continue;
     flight.on_engine = false;
+    flight.cut = event.finish == FinishReason::length;
     push(Kind::end, event.at + options_.network, index, flight.serial);
   }
   schedule_engine(slot);
@@ -411,7 +412,8 @@ void Cluster::finish(std::uint32_t index, RequestEnd end) {
                              .cached_tokens = flight.cached_tokens,
                              .output_tokens = flight.output_tokens,
                              .attempts = flight.attempts,
-                             .worker = flight.worker};
+                             .worker = flight.worker,
+                             .cut = flight.cut};
   tally_.on_end(record);
   if (observer_) observer_(record);
   flight.stage = Stage::free;

@@ -136,6 +136,7 @@ class Cluster {
     TurnedAway turned_away = TurnedAway::no;
     bool on_engine = false;
     bool answering = false;
+    bool cut = false;          // its answer, by the engine's context
     bool left_worker = false;  // has been moved off one that had gone silent
   };
   struct Deadline {

@@ -171,6 +171,19 @@ TEST(Cluster, PromptsThatFitNoEngineAreRefused) {
   EXPECT_EQ(run(options, traffic).counts.refused, 1u);
 }
 
+TEST(Cluster, AnswersBeyondTheContextAreCutAndCounted) {
+  ClusterOptions options = cluster_of(1);
+  options.workers[0].engine.max_model_len = 100;
+  ListedTraffic traffic({{.at = 0s, .prompt_tokens = 95, .output_tokens = 6},
+                         {.at = 0s, .prompt_tokens = 95, .output_tokens = 5}});
+  const Outcomes out = run(options, traffic);
+  ASSERT_EQ(out.counts.completed, 2u);
+  for (const RequestRecord& record : out.records) {
+    EXPECT_EQ(record.output_tokens, 5u);
+    EXPECT_EQ(record.cut, record.id == 1);
+  }
+}
+
 TEST(Cluster, HungWorkerFailsItsStreamsAfterTheIdleTimeout) {
   ClusterOptions options = cluster_of(1);
   options.idle_timeout = 3s;

@@ -27,6 +27,8 @@ constexpr Measure kMeasures[] = {
     {"requests", "that arrived after the warm-up",
      [](const Tally& t) { return static_cast<double>(t.counted()); }},
     {"completed", "with a whole answer", [](const Tally& t) { return static_cast<double>(t.completed()); }},
+    {"cut", "of the completed: the engine's context had no room for the whole answer",
+     [](const Tally& t) { return static_cast<double>(t.cut()); }},
     {"refused", "no worker was eligible, the prompt fits none, or a gateway's queue turned it away",
      [](const Tally& t) { return static_cast<double>(t.refused()); }},
     {"failed", "broken off, or no answer in time",

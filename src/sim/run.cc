@@ -70,7 +70,7 @@ bool is_about(const Expectation& expectation, const ScenarioPolicy& policy) {
 }  // namespace
 
 Result<Tally> run_scenario(const Scenario& scenario, const ScenarioPolicy& policy, const RunHooks& hooks) {
-  const auto traffic = open_traffic(scenario);
+  const auto traffic = open_traffic(scenario, hooks.warn);
   if (!traffic) return std::unexpected(traffic.error());
   TallyOptions tally_options;
   tally_options.workers = scenario.workers.size();

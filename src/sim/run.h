@@ -14,6 +14,8 @@ struct RunHooks {
   std::function<void(std::uint64_t arrived, Instant now)> progress;
   /// Called with every request that has ended. May be empty.
   std::function<void(const RequestRecord&)> on_end;
+  /// May be empty.
+  TrafficWarning warn;
 };
 
 /// The scenario must be complete. Fails as its traffic does, and if no request is counted.

@@ -452,7 +452,7 @@ void complete(Scenario& scenario) {
   scenario.policies.push_back(*parse_policy("least_time"));
 }
 
-Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario) {
+Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario, const TrafficWarning& warn) {
   ShapeOptions shape = scenario.traffic.shape;
   const ScenarioTraffic& traffic = scenario.traffic;
   SyntheticOptions synthetic = traffic.synthetic;
@@ -466,7 +466,7 @@ Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario) {
     synthetic.requests = UINT64_MAX;  // they count after the cut
   }
   const auto open = [&]() -> Result<std::unique_ptr<TrafficSource>> {
-    if (recorded) return open_trace(traffic.trace, scenario.seed);
+    if (recorded) return open_trace(traffic.trace, scenario.seed, warn);
     return make_synthetic(synthetic, scenario.seed);
   };
   return shape_traffic(open, shape, scenario.seed);

@@ -69,7 +69,8 @@ Result<ScenarioPolicy> parse_policy(std::string_view text);
 /// Eight equal workers, default traffic, where the scenario says nothing.
 void complete(Scenario& scenario);
 
-/// The traffic as the scenario shapes it. Fails as its source does.
-Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario);
+/// The traffic as the scenario shapes it. Fails as its source does. `warn` may be empty.
+Result<std::unique_ptr<TrafficSource>> open_traffic(const Scenario& scenario,
+                                                    const TrafficWarning& warn = {});
 
 }  // namespace heng

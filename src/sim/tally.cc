@@ -95,6 +95,7 @@ void Tally::on_end(const RequestRecord& record) {
   prompt_tokens_ += record.prompt_tokens;
   cached_tokens_ += record.cached_tokens;
   output_tokens_ += record.output_tokens;
+  cut_ += record.cut;
   queued_.add(record.queued);
   duration_.add(record.duration);
   if (record.stream) ttft_.add(record.ttft);

@@ -30,6 +30,7 @@ struct RequestRecord {
   std::uint32_t output_tokens = 0;
   std::uint32_t attempts = 0;
   Slot worker = kNoSlot;  // of the last attempt
+  bool cut = false;       // the context had no room for the whole answer
 
   /// Time per output token after the first; zero if there were not two. Of a streamed answer.
   Duration tpot() const { return output_tokens < 2 ? Duration(0) : (duration - ttft) / (output_tokens - 1); }
@@ -81,6 +82,7 @@ class Tally {
   std::uint64_t failed() const { return failed_; }
   std::uint64_t turned_away(TurnedAway why) const { return turned_away_[static_cast<std::size_t>(why)]; }
   std::uint64_t had_to_wait() const { return had_to_wait_; }  // in a gateway
+  std::uint64_t cut() const { return cut_; }                  // of the completed
   std::uint64_t retries() const { return retries_; }
   std::uint64_t good() const { return good_; }  // completed within the objectives
   std::uint64_t counted() const { return completed_ + refused_ + failed_; }
@@ -115,7 +117,7 @@ class Tally {
   void halve();
 
   TallyOptions options_;
-  std::uint64_t completed_ = 0, refused_ = 0, failed_ = 0, retries_ = 0, good_ = 0;
+  std::uint64_t completed_ = 0, refused_ = 0, failed_ = 0, retries_ = 0, good_ = 0, cut_ = 0;
   std::uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
   std::uint64_t had_to_wait_ = 0;
   std::array<std::uint64_t, 3> turned_away_{};  // [TurnedAway]

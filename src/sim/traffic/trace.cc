@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "config/issues.h"
 #include "sim/traffic/recording.h"
 #include "sim/traffic/servegen.h"
 
@@ -23,7 +24,8 @@ constexpr const char* kFormats =
 /// One line after the other; memory for one line.
 class LineTrace final : public TrafficSource {
  public:
-  LineTrace(LineFile file, TraceFormat format) : file_(std::move(file)), reader_(format) {}
+  LineTrace(LineFile file, TraceFormat format, TrafficWarning warn)
+      : file_(std::move(file)), reader_(format), warn_(std::move(warn)) {}
 
   Result<bool> next(TrafficRequest& out) override {
     std::string_view line;
@@ -32,6 +34,7 @@ class LineTrace final : public TrafficSource {
       if (!more || !*more) return more;
       const Result<bool> read = reader_.read(line, out);
       if (!read) return std::unexpected(file_.mistake(read.error().message));
+      for (; warned_ < reader_.unknown_keys().size(); ++warned_) warn(reader_.unknown_keys()[warned_]);
       if (*read) break;
     }
     if (!start_) start_ = out.at;
@@ -45,8 +48,16 @@ class LineTrace final : public TrafficSource {
   }
 
  private:
+  /// Once for each key: extra columns are common, but so are misspelt keys.
+  void warn(const std::string& key) const {
+    if (warn_)
+      warn_(file_.mistake(fmt::format("a request has no key {}; it is passed over", quote(key))).message);
+  }
+
   LineFile file_;
   TraceLineReader reader_;
+  TrafficWarning warn_;
+  std::size_t warned_ = 0;  // of the unknown keys
   std::optional<Duration> start_;
   Duration last_{};
 };
@@ -54,20 +65,25 @@ class LineTrace final : public TrafficSource {
 /// Lines come in order of the requests' ends, so all must be read first; 32 bytes stay of each.
 class AccessLogTrace final : public TrafficSource {
  public:
-  static Result<std::unique_ptr<TrafficSource>> read(LineFile file) {
+  /// A last line that breaks off is one that was being written: it is passed over.
+  static Result<std::unique_ptr<TrafficSource>> read(LineFile file, const TrafficWarning& warn) {
     auto trace = std::make_unique<AccessLogTrace>();
     TraceLineReader reader(TraceFormat::access_log);
     TrafficRequest request;
+    std::optional<Error> broken;
     for (std::string_view line;;) {
       const Result<bool> more = file.next(line);
       if (!more) return std::unexpected(more.error());
       if (!*more) break;
+      if (broken) return std::unexpected(*broken);
       const Result<bool> read = reader.read(line, request);
-      if (!read) return std::unexpected(file.mistake(read.error().message));
-      if (*read)
+      if (!read) broken = file.mistake(read.error().message);
+      if (broken && line.ends_with('}')) return std::unexpected(*broken);
+      if (read && *read)
         trace->rows_.push_back(
             {request.at, request.client, request.prompt_tokens, request.output_tokens, request.stream});
     }
+    if (broken && warn) warn(file.mistake("the last line is unfinished; it is passed over").message);
     std::ranges::stable_sort(trace->rows_, {}, &Row::at);
     return trace;
   }
@@ -97,7 +113,8 @@ class AccessLogTrace final : public TrafficSource {
 
 }  // namespace
 
-Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed) {
+Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed,
+                                                  const TrafficWarning& warn) {
   // Each policy reads it anew, and some formats twice: what a pipe gave once would be missing then.
   std::error_code unknown;  // opening it will say why
   if (std::filesystem::is_other(path, unknown)) {
@@ -122,8 +139,8 @@ Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::
   }
   file = LineFile::open(path);
   if (!file) return std::unexpected(file.error());
-  if (*format == TraceFormat::access_log) return AccessLogTrace::read(std::move(*file));
-  return std::make_unique<LineTrace>(std::move(*file), *format);
+  if (*format == TraceFormat::access_log) return AccessLogTrace::read(std::move(*file), warn);
+  return std::make_unique<LineTrace>(std::move(*file), *format, warn);
 }
 
 }  // namespace heng

@@ -11,7 +11,8 @@ namespace heng {
 
 /// Opens recorded traffic of any format we know (docs/simulator.md lists them); times count from the first
 /// request. `seed` is for ServeGen's client mixes, which are drawn, not recorded. Fails with what the file is
-/// not.
-Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed);
+/// not. `warn` may be empty.
+Result<std::unique_ptr<TrafficSource>> open_trace(const std::string& path, std::uint64_t seed,
+                                                  const TrafficWarning& warn = {});
 
 }  // namespace heng

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -19,6 +20,11 @@ using simdjson::dom::object;
 
 constexpr double kSecondsMax = 4e9;          // until the year 2096; in nanoseconds it still fits
 constexpr std::uint32_t kPieceTokens = 512;  // of Mooncake's hash ids
+constexpr std::size_t kUnknownKeysMax = 20;
+constexpr std::string_view kKeys[] = {"arrival_s", "timestamp",     "prompt_tokens", "input_length",
+                                      "input",     "output_tokens", "output_length", "output",
+                                      "session",   "client",        "user",          "stream",
+                                      "hash_ids",  "hash_ids_b16",  "block_tokens",  "prefix"};
 constexpr std::string_view kAzureHeading = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
 std::unexpected<Error> wrong(std::string message) { return fail(ErrorCode::invalid, std::move(message)); }
@@ -131,6 +137,8 @@ Result<void> read_hash_ids(const object& line, TrafficRequest& out) {
     tokens = *size;
   }
   if (ids.error() == simdjson::NO_SUCH_FIELD) return {};
+  if (!out.pieces.empty())
+    return wrong("both `prefix` and `hash_ids` tell what the prompt consists of; leave one out");
   simdjson::dom::array list;
   if (ids.get_array().get(list) != simdjson::SUCCESS) return wrong("`hash_ids` is not a list");
   std::uint32_t left = out.prompt_tokens;
@@ -279,7 +287,13 @@ Result<bool> TraceLineReader::read_json(std::string_view line, TrafficRequest& o
   }
   object fields;
   if (document.get_object().get(fields) != simdjson::SUCCESS) return wrong("expected a JSON object");
-  return format_ == TraceFormat::access_log ? read_access(fields, out) : read_request(fields, out);
+  if (format_ == TraceFormat::access_log) return read_access(fields, out);
+  for (const auto field : fields) {
+    const bool known =
+        std::ranges::count(kKeys, field.key) + std::ranges::count(unknown_keys_, field.key) > 0;
+    if (!known && unknown_keys_.size() < kUnknownKeysMax) unknown_keys_.emplace_back(field.key);
+  }
+  return read_request(fields, out);
 }
 
 }  // namespace heng

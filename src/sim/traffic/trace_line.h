@@ -3,7 +3,9 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "sim/traffic/traffic.h"
 
@@ -29,6 +31,9 @@ class TraceLineReader {
   /// is no request (a heading, an empty line, a request that was refused). Fails with what is wrong in the
   /// line.
   Result<bool> read(std::string_view line, TrafficRequest& out);
+  /// Keys of JSON lines (json_lines only) that say nothing to us, in the order of their appearance; the first
+  /// twenty.
+  const std::vector<std::string>& unknown_keys() const { return unknown_keys_; }
 
  private:
   Result<bool> read_azure(std::string_view line, TrafficRequest& out) const;
@@ -36,6 +41,7 @@ class TraceLineReader {
 
   struct Json;
   TraceFormat format_;
+  std::vector<std::string> unknown_keys_;
   std::unique_ptr<Json> json_;
 };
 

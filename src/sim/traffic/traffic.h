@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -33,6 +35,10 @@ struct TrafficRequest {
 /// Hashes of the complete blocks of the pieces laid end to end, each covering all before it: what an engine's
 /// prefix cache knows a prompt by. O(blocks + pieces).
 std::vector<std::uint64_t> block_chain(std::span<const PromptPiece> pieces, std::uint32_t block_tokens);
+
+/// Called with what a user should know of a stream that is read all the same; may come again with the next
+/// reading.
+using TrafficWarning = std::function<void(const std::string&)>;
 
 /// A stream of requests in order of time. Owned and drained by one simulation; deterministic.
 class TrafficSource {

@@ -1,5 +1,6 @@
 // Traffic: every format with its mistakes, the shapes it can be brought into, and what is made up.
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
@@ -43,6 +44,15 @@ class TraceFile : public testing::Test {
       if (!more || !*more) return all;
       all.push_back(request);
     }
+  }
+  /// Without the folder.
+  std::vector<std::string> warnings(const std::string& path) {
+    std::vector<std::string> all;
+    const auto source = open_trace(
+        path, 1, [&](const std::string& text) { all.push_back(text.substr(text.find("trace:"))); });
+    EXPECT_TRUE(source.has_value());
+    drain(**source);
+    return all;
   }
   /// The first mistake, without the folder.
   std::string mistake(const std::string& text) {
@@ -133,6 +143,29 @@ TEST_F(TraceFile, AccessLogIsSortedByArrival) {
   EXPECT_EQ(all[0].stream, false);
   EXPECT_EQ(all[1].stream, true);
   EXPECT_EQ(all[2].stream, std::nullopt) << "there was no answer";
+}
+
+TEST_F(TraceFile, UnknownKeysAreToldOnceEach) {
+  const std::string line =
+      R"({"arrival_s": 1, "prompt_tokens": 9, "output_tokens": 5, "sesion": 7, "model": ""})";
+  EXPECT_EQ(warnings(write(line + "\n" + line + "\n")),
+            (std::vector<std::string>{"trace:1: a request has no key 'sesion'; it is passed over",
+                                      "trace:1: a request has no key 'model'; it is passed over"}));
+  EXPECT_TRUE(
+      warnings(write(R"({"timestamp": 0, "input_length": 1, "output_length": 5, "hash_ids": [0]})")).empty());
+}
+
+TEST_F(TraceFile, LastLineOfAnAccessLogMayBeUnfinished) {
+  const std::string line = R"({"time":1700000010,"end":"completed","duration_ms":5,"bytes_in":400,)"
+                           R"("prompt_tokens":7,"output_tokens":3})";
+  for (const std::string& torn : {line.substr(0, 30), line.substr(0, line.size() - 1)}) {
+    const std::string path = write(line + "\n" + torn);
+    EXPECT_EQ(read(path).size(), 1u);
+    EXPECT_EQ(warnings(path),
+              std::vector<std::string>{"trace:2: the last line is unfinished; it is passed over"});
+    EXPECT_THAT(mistake(line + "\n" + torn + "\n" + line + "\n"), testing::HasSubstr("trace:2: not JSON"));
+  }
+  EXPECT_THAT(mistake(line + "\n{\"time\":x}"), testing::HasSubstr("trace:2: not JSON"));
 }
 
 TEST_F(TraceFile, RecordingHasThePromptsAndTheirBeginnings) {
