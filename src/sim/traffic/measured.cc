@@ -43,8 +43,13 @@ Result<void> read_times(const object& line, MeasuredRequest& out) {
   const auto ttft_ms = number_of(line, "ttft_ms"), duration_ms = number_of(line, "duration_ms");
   double ttft = 0, duration = 0;
   if (ttft_ms && duration_ms) {
-    ttft = *ttft_ms / 1e3;
-    duration = *duration_ms / 1e3;
+    // The engine's own times begin where the wait in a gateway ends.
+    const double waited = number_of(line, "queued_ms").value_or(0) / 1e3;
+    if (!(waited >= 0 && waited <= kSecondsMax))
+      return wrong(fmt::format("`queued_ms` is {}: out of range", waited * 1e3));
+    ttft = *ttft_ms / 1e3 - waited;
+    duration = *duration_ms / 1e3 - waited;
+    out.request.at += from_seconds(waited);
   } else {
     const auto queued = number_of(line, "queued_s"), first = number_of(line, "first_token_s"),
                last = number_of(line, "last_token_s");

@@ -54,7 +54,22 @@ TEST(Measured, ReadsLinesOfTheSimulatorsLog) {
                    .value());
 }
 
+TEST(Measured, WhatWaitedInAGatewayCameLaterToItsEngine) {
+  MeasuredLineReader reader;
+  MeasuredLine out;
+  constexpr std::string_view kLine =
+      R"({"arrival_s":2,"stream":true,"queued_ms":500,"ttft_ms":750,"duration_ms":1500,"prompt_tokens":100,)"
+      R"("output_tokens":9})";
+  ASSERT_TRUE(reader.read(kLine, out).value());
+  EXPECT_EQ(out.measured.request.at, 2500ms);
+  EXPECT_EQ(out.measured.ttft, 250ms);
+  EXPECT_EQ(out.measured.duration, 1s);
+}
+
 TEST(Measured, SaysWhatIsWrong) {
+  EXPECT_THAT(complaint(R"({"arrival_s":1,"prompt_tokens":5,"output_tokens":2,"queued_ms":-1,"ttft_ms":9,)"
+                        R"("duration_ms":9})"),
+              testing::HasSubstr("`queued_ms` is -1: out of range"));
   EXPECT_THAT(complaint(R"({"arrival_s":1,"prompt_tokens":5,"output_tokens":2,"stream":false,"ttft_ms":9,)"
                         R"("duration_ms":9})"),
               testing::HasSubstr("does not tell when its first token came"));
