@@ -41,8 +41,11 @@ constexpr double kAttentionTokens = 40'000;
 // full seconds of decoding, prompts pile up on few workers, which is worse for all that come later.
 constexpr double kDecodeShare = 0.02;   // of a second of its own decoding
 constexpr double kBurdenShare = 0.002;  // of a second by which it holds up the others
-constexpr double kRoomShare = 0.02;  // of the seconds it took to prefill what the others hold in its KV cache
-constexpr double kLaterGrowth = 2.5;  // by which later turns of a conversation are longer than this one
+constexpr double kRoomShare = 0.02;     // of the seconds of a prefill as long as what the others hold there
+/// Of the seconds in which an answer ends and leaves its room, when the KV cache is full.
+constexpr double kFullShare = 0.1;
+constexpr Duration kReportLives = 10s;  // an engine's, of its KV cache
+constexpr double kLaterGrowth = 2.5;    // by which later turns of a conversation are longer than this one
 constexpr double kUnseenPoints = 5, kUnseenMemory = 200;
 
 /// Where a worker stands to a prompt.
@@ -300,20 +303,26 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
   /// Of a request, whichever worker gets it.
   struct Common {
     double prompt = 0, block_tokens = 0, answer = 0;  // tokens
-    double now = 0;                                   // seconds
-    Share stranger;                                   // on workers that have nothing
+    /// Tokens that each of the others has answered so far. Long answers are in flight longer: on average
+    /// one of (1 + cv^2) times the mean, half of it written, and answers' cv is about 1.
+    double answered = 0;
+    double now = 0;  // seconds
+    Instant oldest_report{};
+    Share stranger;  // on workers that have nothing
   };
 
   Common prepare(const RequestView& request, const PoolView& pool, Instant now) {
     sync(pool);
     pass_due(seconds_at(now));
     look_up(request.id, request.prefix, pool);
-    double answer = output_.mean() > 0 ? output_.mean() : kOutputPrior;
-    if (request.output_tokens_max != 0) answer = std::min<double>(answer, request.output_tokens_max);
+    const double mean = output_.mean() > 0 ? output_.mean() : kOutputPrior;
+    const double most = request.output_tokens_max != 0 ? request.output_tokens_max : HUGE_VAL;
     return {.prompt = static_cast<double>(request.prompt_tokens),
             .block_tokens = request.block_tokens,
-            .answer = answer,
+            .answer = std::min(mean, most),
+            .answered = mean,
             .now = seconds_at(now),
+            .oldest_report = now - kReportLives,
             .stranger = share_of(request.prompt_tokens, 0, stranger)};
   }
 
@@ -327,10 +336,18 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
 
   /// Seconds of the waiting work that should be done by now. At most the request in front is done but for
   /// its first byte, and half of that is believed: who thinks a prompt nearly done sends the next one behind
-  /// it and not to an idle worker.
+  /// it and not to an idle worker. Once that one is late it takes back what it is late by: something is in
+  /// its way that is not seen here, another gateway's prompt or a full KV cache.
   static double progress(const Worker& worker, const LineEstimate& prefill, double now) {
     const double front = static_cast<double>(worker.front) * prefill.slope;
-    return 0.5 * std::min(std::max(now - worker.since, 0.0), front);  // std::clamp branches
+    const double passed = worker.waiting == 0 ? 0 : std::max(now - worker.since, 0.0);  // std::clamp branches
+    return 0.5 * std::min(passed, 2 * front - passed);
+  }
+
+  /// How likely a prompt finds no room: hardly at half of the cache, as an engine tells it.
+  static double full(const EngineLoad& reported, Instant oldest) {
+    const double square = reported.at < oldest ? 0 : reported.kv_used * reported.kv_used;
+    return square * square * square * square;
   }
 
   /// The inside of the loop over all workers: what a decision costs in a large pool.
@@ -342,11 +359,13 @@ class LeastTime final : public RoutePolicy, public ExplainsChoice {
     const double others = pool.in_flight[slot];
     const double decoding = std::max(others - worker.waiting, 0.0);
     const double seconds = prefill.slope * own.work;
+    const double answering = request.answer * decode.at(others + 1);
     return {
         .wait = prefill.at(worker.waiting_work) - progress(worker, prefill, request.now),
-        .room = kRoomShare * worker.resident * prefill.slope,
+        .room = kRoomShare * (worker.resident + others * request.answered) * prefill.slope +
+                kFullShare * full(pool.reported[slot], request.oldest_report) * answering,
         .prefill = seconds,
-        .decode = kDecodeShare * request.answer * decode.at(others + 1),
+        .decode = kDecodeShare * answering,
         .burden = kBurdenShare * (decoding * seconds + others * request.answer * decode.slope),
         .later = own.lost * seconds,
     };
@@ -505,7 +524,9 @@ RoutePolicyEntry entry() {
       .summary = "fewest expected seconds, from learned speeds, work in flight and cached prompts",
       .details =
           "For each worker, in seconds: the wait until it begins with the prompt (prompts accepted there, at "
-          "its learned speed, and a little for what it holds in its KV cache), the prefill of what it has "
+          "its learned speed, and a little for what it holds in its KV cache, more if the engine says that "
+          "it "
+          "is full), the prefill of what it has "
           "not cached, a small share of its decoding and "
           "of what the request adds to those who decode there, and what later turns lose if it is not the "
           "worker where other gateways would look for them; the least sum gets it. No thresholds to tune. "
@@ -520,6 +541,7 @@ RoutePolicyEntry entry() {
         return std::make_unique<LeastTime>(values[0]);
       },
       .uses_prefix = true,
+      .uses_engine_load = true,
   };
 }
 

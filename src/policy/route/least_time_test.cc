@@ -1,6 +1,9 @@
 // What least_time weighs: waiting, what is cached, measured speeds, and what other gateways may have done.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string_view>
+
 #include "policy/route/explain.h"
 #include "policy/route/reference_scene.h"
 
@@ -10,7 +13,8 @@ namespace {
 using Scene = ReferenceScene;
 
 /// Sends, answers and ends a request; the worker says that it had `cached` tokens.
-void serve(Scene& scene, Slot worker, const Scene::Prompt& prompt, double cached, Duration first = 100ms) {
+void serve(Scene& scene, Slot worker, const Scene::Prompt& prompt, double cached, Duration first = 100ms,
+           double answer = 100) {
   const std::uint64_t request = scene.send(worker, prompt);
   AttemptEvent event{.kind = AttemptEvent::Kind::first_byte,
                      .worker = worker,
@@ -21,7 +25,7 @@ void serve(Scene& scene, Slot worker, const Scene::Prompt& prompt, double cached
   event.elapsed = first + 1s;
   event.prompt_tokens = prompt.tokens;
   event.cached_tokens = cached;
-  event.output_tokens = 100;
+  event.output_tokens = answer;
   scene.tell(event);
 }
 
@@ -54,6 +58,37 @@ TEST(LeastTime, CachedPromptsAttractUntilTheQueueCostsMore) {
   EXPECT_EQ(scene.choices(Scene::prompt(1, 44)), Slots{0});
   scene.send(0, Scene::tokens(20000));
   EXPECT_EQ(scene.choices(Scene::prompt(1, 44)), Slots{1});
+}
+
+TEST(LeastTime, AnswersTakeRoomInTheCacheAsPromptsDo) {
+  const auto room_beside_ten = [](double answer) {
+    Scene scene("least_time", 2);
+    for (int i = 0; i < 20; ++i) serve(scene, 0, Scene::tokens(1000), 0, 100ms, answer);
+    for (int i = 0; i < 10; ++i) scene.first_byte(1, scene.send(1, Scene::tokens(1000)));
+    const auto terms = scene.explain(Scene::tokens(1000))[1].terms;
+    return std::ranges::find(terms, "room_s", [](const auto& term) { return std::string_view(term.name); })
+        ->value;
+  };
+  EXPECT_NEAR(room_beside_ten(9000) / room_beside_ten(1000), 5, 0.1);
+}
+
+TEST(LeastTime, WhoKeepsSomebodyWaitingForLongerThanExpectedWillDoSoAgain) {
+  Scene scene("least_time", 2);
+  scene.send(0, Scene::tokens(1000));
+  scene.wait(10s);
+  for (int i = 0; i < 10; ++i) scene.send(1, Scene::tokens(1000));
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
+}
+
+TEST(LeastTime, AFullCacheCountsAsLongAsItIsReported) {
+  Scene scene("least_time", 2);
+  for (int i = 0; i < 5; ++i) scene.first_byte(1, scene.send(1, Scene::tokens(1000)));
+  scene.report(0, 0, 0.5);
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{0});
+  scene.report(0, 0, 1);
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{1});
+  scene.wait(11s);
+  EXPECT_EQ(scene.choices(Scene::tokens(1000)), Slots{0});
 }
 
 TEST(LeastTime, LongContextsCostMoreThanTheirTokens) {
