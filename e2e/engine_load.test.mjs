@@ -106,8 +106,10 @@ describe('engine load', { concurrency: 4 }, () => {
     ['cannot be read', (incoming, response) => response.end('vllm:num_requests_running{a="b} 1\n')],
   ]) {
     it(`is asked for once a minute where the page ${what}`, async () => {
-      const upstream = await startUpstream((incoming, response) =>
-        incoming.url === '/metrics' ? answer(incoming, response) : response.end('{}'),
+      const upstream = await startUpstream(
+        (incoming, response) =>
+          incoming.url === '/metrics' ? answer(incoming, response) : response.end('{}'),
+        { showsMetrics: true },
       );
       const gateway = await startGateway(
         pool(upstream.url, { engine_load: always, health: { path: '/ping', interval: '50ms' } }),
@@ -148,8 +150,10 @@ describe('engine load', { concurrency: 4 }, () => {
     ['fails', (incoming, response) => response.writeHead(500).end()],
   ]) {
     it(`does no harm where the page ${what}`, async () => {
-      const upstream = await startUpstream((incoming, response) =>
-        incoming.url === '/metrics' ? answer(incoming, response) : response.end('{}'),
+      const upstream = await startUpstream(
+        (incoming, response) =>
+          incoming.url === '/metrics' ? answer(incoming, response) : response.end('{}'),
+        { showsMetrics: true },
       );
       const gateway = await startGateway(
         pool(upstream.url, { engine_load: { ...always, timeout: '200ms' } }),

@@ -283,11 +283,12 @@ export async function startGateway(config, { wrap = [], announced = false } = {}
 
 /// An HTTP server that plays a worker. `handler(request, response, body)` is called with the body read and
 /// may return a promise; without one it answers every request with a small JSON object. `requests` holds all
-/// but the probes.
-export async function startUpstream(handler = answerJson, { tls, port } = {}) {
+/// but the probes and, unless it `showsMetrics`, questions for these.
+export async function startUpstream(handler = answerJson, { tls, port, showsMetrics } = {}) {
   const requests = [];
   const listener = async (incoming, response) => {
     if (incoming.url.endsWith('/health')) return response.end('{"status":"ok"}');
+    if (!showsMetrics && incoming.url.endsWith('/metrics')) return response.writeHead(404).end();
     try {
       const entry = {
         method: incoming.method,

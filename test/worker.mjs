@@ -55,6 +55,10 @@ export class Worker extends Actor {
           wire.send('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
           continue;
         }
+        if (/^GET \S*\/metrics /.test(text)) {
+          wire.send('HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n');
+          continue;
+        }
         ++this.count;
         const asked = { wire, text: text + body.toString('latin1') };
         if (this.automatic) {

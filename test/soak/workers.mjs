@@ -162,6 +162,7 @@ export class Joker {
       if (this.manner !== 'silent') response.end('{}');
       return;
     }
+    if (request.url === '/metrics') return void response.writeHead(404).end();
     const text = Buffer.concat(await Array.fromAsync(request)).toString();
     await manners[this.manner](new Answer(request, response, JSON.parse(text)));
   }
