@@ -15,6 +15,11 @@
 
 namespace heng {
 
+/// What some buffers have allocated together; outlives them.
+struct MemoryAccount {
+  std::uint64_t held_bytes = 0;
+};
+
 /// Owns its bytes; moves cheaply. A std::string would clear 400 KB before each large body is read into it.
 class Buffer {
  public:
@@ -25,13 +30,21 @@ class Buffer {
   static std::uint64_t held_bytes() { return held_bytes_; }
 
   Buffer() = default;
-  ~Buffer() { held_bytes_ -= capacity_; }
+  ~Buffer() { count(0); }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     Buffer moved(std::move(other));
     swap(moved);
     return *this;
   }
+
+  /// Whose memory it is from here on; null: nobody's in particular.
+  void charge_to(MemoryAccount* account) {
+    if (account_ != nullptr) account_->held_bytes -= capacity_;
+    if (account != nullptr) account->held_bytes += capacity_;
+    account_ = account;
+  }
+  MemoryAccount* account() const { return account_; }
 
   std::size_t size() const { return size_; }
   std::size_t capacity() const { return capacity_; }
@@ -45,8 +58,7 @@ class Buffer {
     if (grown == nullptr) out_of_memory();
     static_cast<void>(bytes_.release());
     bytes_.reset(grown);
-    held_bytes_ += capacity - capacity_;
-    capacity_ = capacity;
+    count(capacity);
   }
   /// Room for `bytes` more behind size(); write there, then call grow().
   char* room(std::size_t bytes) {
@@ -65,15 +77,25 @@ class Buffer {
     if (size_ != 0) std::memmove(bytes_.get(), bytes_.get() + bytes, size_);
   }
   void clear() { size_ = 0; }
-  /// Gives the memory back.
-  void release() { Buffer().swap(*this); }
+  /// Gives the memory back; what comes is charged as before.
+  void release() {
+    MemoryAccount* const account = account_;
+    Buffer().swap(*this);
+    account_ = account;
+  }
   void swap(Buffer& other) noexcept {
     bytes_.swap(other.bytes_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(account_, other.account_);
   }
 
  private:
+  void count(std::size_t capacity) {
+    held_bytes_ += capacity - capacity_;
+    if (account_ != nullptr) account_->held_bytes += capacity - capacity_;
+    capacity_ = capacity;
+  }
   [[noreturn]] static void out_of_memory() {
     if (const std::new_handler last_words = std::get_new_handler()) last_words();
     assertion_failed("memory", __FILE__, __LINE__);
@@ -86,6 +108,7 @@ class Buffer {
   std::unique_ptr<char, Free> bytes_;
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
+  MemoryAccount* account_ = nullptr;
 };
 
 }  // namespace heng

@@ -154,9 +154,9 @@ constexpr Field kLimits[] = {
      "Requests without a valid key from one address; more are answered with 429.",
      at<&LimitConfig::failed_logins_per_minute>, ""},
     {"buffered_bytes", Type::bytes, 0, 1024 * kGiB,
-     "Request bodies and waiting answers in memory together; above it, requests with a body get a 503. 0 is "
-     "a "
-     "quarter of the memory there is.",
+     "Request bodies and waiting answers in memory together; above it, requests with a body get a 503. With "
+     "API keys a tenant may hold as much of it as is still free, so half if it is alone. 0 is a quarter of "
+     "the memory there is.",
      at<&LimitConfig::buffered_bytes>, ""},
 };
 

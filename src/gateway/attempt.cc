@@ -76,6 +76,7 @@ void Attempt::reset() {
   slot_ = kNoSlot;
   ttft_ = Duration(0);
   if (bytes_.capacity() > kBufferKept) bytes_.release();
+  bytes_.charge_to(nullptr);
 }
 
 void Attempt::on_response_head(const HttpHead& head) { exchange_.on_head(*this, head); }

@@ -103,6 +103,7 @@ void ClientRequest::keep(ServerConnection& connection, std::string_view id, bool
   if (std::optional<Buffer> whole = connection.take_body()) {
     body_ = std::move(*whole);
   } else {
+    body_.charge_to(connection.payer());
     body_.append(body);
   }
 }
@@ -114,6 +115,7 @@ RequestBytes ClientRequest::bytes_for(const Worker& worker, std::string_view mod
   const std::string token = !rename ? std::string() : quoted ? json_quote(model) : std::string(model);
   const std::size_t body_bytes = body_.size() - (rename ? model_token_size_ - token.size() : 0);
   buffer.clear();
+  buffer.charge_to(body_.account());
   for (const std::string_view part :
        {std::string_view(method_), std::string_view(" "), std::string_view(config.base_path),
         std::string_view(target_), std::string_view(" HTTP/1.1\r\n"),
@@ -142,6 +144,7 @@ void ClientRequest::release() {
   credentials_.clear();
   body_.clear();
   if (body_.capacity() > kBufferKept) body_.release();
+  body_.charge_to(nullptr);
   model_token_at_ = model_token_size_ = prompt_at_ = 0;
 }
 

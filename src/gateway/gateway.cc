@@ -324,9 +324,12 @@ bool Gateway::ready() const {
 
 bool Gateway::on_head(ServerConnection& connection) {
   const HttpHead& head = connection.head();
+  // Without keys nobody can be told from anybody: behind a proxy all have one address.
+  if (access_.is_open()) connection.charge_to(nullptr);
   if (access_.is_open() || !head.target.starts_with("/v1/")) return true;
   auto login = access_.login(head, connection.source(), loop_.now(), wall_time_s());
   if (login) {
+    connection.charge_to(&tenant_uses_.of(**login).memory);
     connection.tenant = std::move(*login);
     return true;
   }

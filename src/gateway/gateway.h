@@ -18,6 +18,7 @@
 #include "gateway/model_pool.h"
 #include "gateway/recorder.h"
 #include "gateway/roster.h"
+#include "gateway/tenant_uses.h"
 #include "gateway/worker.h"
 #include "host/metrics.h"
 #include "live/http_server.h"
@@ -141,6 +142,7 @@ class Gateway final : public RequestHandler {
   RetryBudget retry_budget_;
   RetryBudget hedge_budget_;
   KeyUses key_uses_;
+  TenantUses tenant_uses_;
   StickyTable resources_;  // hash of a response's or file's id -> identity of the worker that has it
   StickyTable owners_;     // hash of such an id -> hash of the tenant that made it
   Roster roster_;

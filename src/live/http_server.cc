@@ -148,9 +148,15 @@ bool HttpServer::refuse_with_spare() {
   return accepted;
 }
 
-bool HttpServer::has_memory_for(std::uint64_t bytes) const {
+/// Whoever has an account may hold as much as is still free (the dynamic thresholds of Choudhury & Hahne,
+/// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998): alone half, two a third each,
+/// and there is always something left for the next.
+bool HttpServer::has_memory_for(const MemoryAccount* payer, std::uint64_t bytes) const {
   const std::uint64_t most = options_.limits.buffered_bytes;
-  return most == 0 || Buffer::held_bytes() + bytes <= most;
+  if (most == 0) return true;
+  const std::uint64_t held = Buffer::held_bytes() + bytes;
+  if (held > most) return false;
+  return payer == nullptr || payer->held_bytes + bytes <= most - held;
 }
 
 /// Of those that do not wait for us, the one whose last request ended longest ago. There are few of them.

@@ -77,7 +77,7 @@ class HttpServer {
   bool make_room();
   ServerConnection* longest_waiting() const;
   bool refuse_with_spare();
-  bool has_memory_for(std::uint64_t bytes) const;
+  bool has_memory_for(const MemoryAccount* payer, std::uint64_t bytes) const;
   void close_listener();
   void add_idle(ServerConnection& connection);
   void remove_idle(ServerConnection& connection);
@@ -102,7 +102,8 @@ class HttpServer {
   int spare_ = -1;  // a descriptor to have when there is none left
   Instant spare_told_{};
   TlsContext tls_;
-  std::string unix_path_;  // of the listener; removed with it
+  std::string unix_path_;    // of the listener; removed with it
+  MemoryAccount strangers_;  // pays for what nobody has been found for: heads not complete, idle connections
   std::vector<std::unique_ptr<ServerConnection>> connections_;
   ServerConnection* idle_longest_ = nullptr;  // list through idle_after_
   ServerConnection* idle_last_ = nullptr;

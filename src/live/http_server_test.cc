@@ -9,6 +9,7 @@
 #include <ifaddrs.h>
 
 #include <functional>
+#include <map>
 
 #include "live/loopback_test_peer.h"
 
@@ -32,6 +33,8 @@ struct Handler : RequestHandler {
     Tenant tenant;
     tenant.key_id = heads.back();
     connection.tenant = std::make_shared<const Tenant>(tenant);
+    if (const auto payer = payers.find(heads.back()); payer != payers.end())
+      connection.charge_to(&payer->second);
     if (refuse_with == 0) return true;
     const HeaderField field{"WWW-Authenticate", "Bearer"};
     connection.respond(refuse_with, {&field, 1}, "no");
@@ -54,7 +57,8 @@ struct Handler : RequestHandler {
   static void echo(ServerConnection& connection, std::string_view text) { connection.respond(200, {}, text); }
 
   std::vector<std::string> heads;
-  int refuse_with = 0;  // in on_head
+  int refuse_with = 0;                          // in on_head
+  std::map<std::string, MemoryAccount> payers;  // by target
   std::vector<std::string> targets;
   std::vector<std::string> bodies;
   std::vector<int> refused;
@@ -316,6 +320,77 @@ TEST_F(Server, BodyBeyondTheMemoryForAllIsRefused) {
   Peer bare = connect();
   bare.send(kGet);
   expect_exactly(bare, answer_with("/"));
+}
+
+TEST_F(Server, WhoPaysMayHoldAsMuchMemoryAsIsFree) {
+  handler_.payers = {{"/greedy", {}}, {"/modest", {}}};
+  HttpServer::Options options;
+  options.limits.buffered_bytes = Buffer::held_bytes() + 400'000;
+  start(options);
+  const auto post = [](std::string_view target, std::size_t size) {
+    return fmt::format("POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", target, size);
+  };
+  Peer holds = connect();
+  holds.send(post("/greedy", 150'000));
+  Peer trickles = connect();
+  trickles.send("POST /greedy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
+  ASSERT_TRUE(loop_.until([&] { return handler_.payers["/greedy"].held_bytes >= 150'000; }));
+  Peer asks = connect();
+  asks.send(post("/greedy", 60'000));
+  ASSERT_TRUE(receive(asks, 12));
+  EXPECT_TRUE(asks.got.starts_with("HTTP/1.1 503 ")) << "210,000 with it, and 190,000 would be free";
+  Peer other = connect();
+  other.send(post("/modest", 100'000) + std::string(100'000, 'x'));
+  expect_exactly(other, answer_with("/modest" + std::string(100'000, 'x')));
+
+  Peer more = connect();
+  more.send(post("/modest", 120'000));
+  ASSERT_TRUE(loop_.until([&] { return handler_.payers["/modest"].held_bytes >= 120'000; }));
+  trickles.send("1\r\nx\r\n");
+  ASSERT_TRUE(receive(trickles, 12));
+  EXPECT_TRUE(trickles.got.starts_with("HTTP/1.1 503 ")) << "makes room when others come";
+  holds.send(std::string(150'000, 'x'));
+  ASSERT_TRUE(receive(holds, 12));
+  EXPECT_TRUE(holds.got.starts_with("HTTP/1.1 503 ")) << "... as does the next that goes on";
+  ASSERT_TRUE(loop_.until([&] { return handler_.payers["/greedy"].held_bytes < 10'000; }));
+}
+
+TEST_F(Server, HeadsThatAreNotCompleteLeaveMemoryToRequests) {
+  handler_.payers["/"];
+  HttpServer::Options options;
+  options.limits.buffered_bytes = Buffer::held_bytes() + 400'000;
+  start(options);
+  std::vector<Peer> slow;
+  for (int i = 0; i < 20; ++i) {
+    slow.push_back(connect());
+    slow.back().send("GET / HTTP/1.1\r\nHost: a\r\nX: " + std::string(30'000, 'x'));
+    loop_.settle();
+  }
+  EXPECT_GE(handler_.refused.size(), 10u);
+  EXPECT_EQ(handler_.refused.back(), 503);
+  Peer good = connect();
+  good.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n" + std::string(90'000, 'x'));
+  expect_exactly(good, answer_with("/" + std::string(90'000, 'x')));
+}
+
+TEST_F(Server, ReadsNotAheadForWhoHoldsTooMuchMemory) {
+  handler_.payers["/"].held_bytes = 4 << 20;  // elsewhere
+  HttpServer::Options options;
+  options.limits.buffered_bytes = 2 << 20;
+  start(options);
+  Peer peer = connect_and_hold();
+  const std::uint64_t before = Buffer::held_bytes();
+  peer.send("GET /next HTTP/1.1\r\nHost: a\r\nX: " + std::string(10'000, 'x') + "\r\n\r\n");
+  loop_.settle();
+  EXPECT_LT(Buffer::held_bytes(), before + 10'000);
+  handler_.hold = false;
+  Handler::echo(*handler_.held, "late");
+  expect_exactly(peer, answer_with("late") + answer_with("/next"));
+
+  handler_.held = nullptr;
+  Peer leaves = connect_and_hold();
+  leaves.close();
+  EXPECT_TRUE(loop_.until([&] { return handler_.watch.gone; })) << "it is noticed all the same";
 }
 
 TEST_F(Server, OutOfDescriptorsItTellsWhoeverComes) {

@@ -70,10 +70,14 @@ std::vector<std::string> fit_to_machine(Config& config, const MachineLimits& mac
   std::vector<std::string> cuts;
   LimitConfig& limits = config.limits;
   if (limits.buffered_bytes == 0) limits.buffered_bytes = machine.memory_bytes / kMemoryShare;
-  if (limits.buffered_bytes < limits.body_bytes) {
-    cuts.push_back(fmt::format(
-        "limits.buffered_bytes is {} bytes: no request body may be longer, whatever limits.body_bytes says",
-        limits.buffered_bytes));
+  // A tenant may hold as much as it leaves, see HttpServer::has_memory_for.
+  const std::uint64_t body_max = config.keys_file.empty() ? limits.buffered_bytes : limits.buffered_bytes / 2;
+  if (body_max < limits.body_bytes) {
+    cuts.push_back(
+        fmt::format("limits.buffered_bytes is {} bytes: no request body may be longer than {}, whatever "
+                    "limits.body_bytes "
+                    "says",
+                    limits.buffered_bytes, body_max));
   }
   // A client may need a second descriptor for its worker; each worker three more, for probes, its models and
   // its load.

@@ -54,6 +54,16 @@ TEST(Machine, LittleMemoryIsTold) {
   EXPECT_TRUE(cuts[0].contains("limits.buffered_bytes")) << cuts[0];
 }
 
+TEST(Machine, OfSeveralTenantsNoneHasAllMemory) {
+  Config config = with_workers(1);
+  config.limits.buffered_bytes = config.limits.body_bytes;
+  EXPECT_TRUE(fit_to_machine(config, kAmple).empty());
+  config.keys_file = "keys.yaml";
+  const std::vector<std::string> cuts = fit_to_machine(config, kAmple);
+  ASSERT_EQ(cuts.size(), 1u);
+  EXPECT_TRUE(cuts[0].contains("longer than 33554432")) << cuts[0];
+}
+
 TEST(Machine, MemoryOfAControlGroupIsTheLeastOnTheWayToTheRoot) {
   std::string pattern = (std::filesystem::temp_directory_path() / "heng_groups_XXXXXX").string();
   ASSERT_NE(::mkdtemp(pattern.data()), nullptr);

@@ -15,7 +15,7 @@ namespace heng {
 namespace {
 
 constexpr Duration kLingerMax = 2s;  // how long a refused client's bytes are read and thrown away
-constexpr HeadError kNoMemory{503, "the memory for requests under way is used up; try again"};
+constexpr HeadError kNoMemory{503, "requests under way take too much memory; try again"};
 constexpr std::size_t kReadsMax = 512 << 10;          // of one connection until the others have had a turn
 constexpr std::size_t kBodyStep = 512 << 10;          // reserved for a body of which nothing has come
 constexpr std::size_t kPipelinedBytesMax = 64 << 10;  // read ahead while an answer is under way
@@ -53,6 +53,7 @@ ServerConnection::ServerConnection(HttpServer& server, Transport transport, cons
   if (transport_.tls()) phase_ = Phase::handshake;
   deadline_ = deadline_after(server_.loop_.now(),
                              transport_.tls() ? timeouts.client_handshake : timeouts.client_idle);
+  charge_to(&server_.strangers_);
   server_.add_idle(*this);
   watch_.start(
       server_.loop_, transport_.fd(),
@@ -62,6 +63,14 @@ ServerConnection::ServerConnection(HttpServer& server, Transport transport, cons
 ServerConnection::~ServerConnection() = default;
 
 const HttpHead& ServerConnection::head() const { return incoming_ ? incoming_->head : server_.head_; }
+
+void ServerConnection::charge_to(MemoryAccount* payer) {
+  payer_ = payer;
+  in_.charge_to(payer);
+  out_.charge_to(payer);
+}
+
+bool ServerConnection::has_memory() const { return server_.has_memory_for(payer_, 0); }
 
 std::optional<Buffer> ServerConnection::take_body() {
   if (!incoming_ || incoming_->body.empty()) return std::nullopt;
@@ -116,7 +125,7 @@ void ServerConnection::check_for_reset() {
 void ServerConnection::read_available(bool until_end) {
   std::size_t taken = 0;
   while (!input_ended_ && !broken_ && phase_ != Phase::closed) {
-    left_unread_ = phase_ == Phase::answering && in_.size() >= kPipelinedBytesMax;
+    left_unread_ = phase_ == Phase::answering && (in_.size() >= kPipelinedBytesMax || !has_memory());
     if (left_unread_) return;  // resumed by end_answer
     const bool reading_body = phase_ == Phase::body && incoming_->remaining > 0;
     const std::size_t wanted = reading_body ? incoming_->make_room() : kHeadReadBytes;
@@ -135,7 +144,7 @@ void ServerConnection::read_available(bool until_end) {
     if (reading_body) {
       incoming_->body.grow(result.bytes);
       incoming_->remaining -= result.bytes;
-      if (!server_.has_memory_for(0)) return refuse(kNoMemory);
+      if (!has_memory()) return refuse(kNoMemory);
       deadline_ = progress_deadline(result.bytes, server_.options_.timeouts.client_body);
       if (incoming_->remaining == 0) dispatch(incoming_->body.view());
     } else {
@@ -160,6 +169,7 @@ void ServerConnection::take_bytes(std::string_view bytes) {
     in_.append(bytes);
     parse_stored();
   }
+  if (phase_ == Phase::head && !in_.empty() && !has_memory()) refuse(kNoMemory);
 }
 
 void ServerConnection::parse_stored() {
@@ -234,7 +244,7 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
     return head_bytes.size() + rest.size();
   }
   if (!admit(whole)) return used;
-  if (head.framing != BodyFraming::none && !server_.has_memory_for(head.content_length)) {
+  if (head.framing != BodyFraming::none && !server_.has_memory_for(payer_, head.content_length)) {
     refuse(kNoMemory);
     return head_bytes.size() + rest.size();
   }
@@ -246,6 +256,8 @@ std::size_t ServerConnection::begin_body(std::string_view head_bytes, std::strin
   begin_moving();
   deadline_ = progress_deadline(0, server_.options_.timeouts.client_body);
   incoming_ = std::make_unique<Incoming>();
+  incoming_->head_bytes.charge_to(payer_);
+  incoming_->body.charge_to(payer_);
   incoming_->head_bytes.append(head_bytes);
   incoming_->head = std::move(head);
   incoming_->head.rebase(head_bytes, incoming_->head_bytes.view());
@@ -285,7 +297,7 @@ std::size_t ServerConnection::continue_body(std::string_view bytes) {
     return bytes.size();
   }
   for (const std::string_view piece : incoming.pieces) incoming.body.append(piece);
-  if (!server_.has_memory_for(0)) {
+  if (!has_memory()) {
     refuse(kNoMemory);
     return bytes.size();
   }
@@ -513,6 +525,7 @@ void ServerConnection::end_answer() {
   observer_ = nullptr;
   answer_started_ = false;
   answer_ended_ = false;
+  charge_to(&server_.strangers_);
   if (!keep_alive_ || server_.draining_) return linger();
   phase_ = Phase::head;
   deadline_ = deadline_after(server_.loop_.now(), server_.options_.timeouts.client_idle);

@@ -40,10 +40,16 @@ class ServerConnection {
   /// With Buffer::kPadding readable bytes behind it.
   std::string_view body() const { return body_; }
   /// Hands the body's memory over, if it has memory of its own (a large one): saves the caller a copy.
+  /// Whoever pays for it goes on doing so.
   std::optional<Buffer> take_body();
   const std::string& peer() const { return peer_; }       // IP address of the client, or "unix"
   std::uint64_t source() const { return source_; }        // see SocketAddress::source
   Instant head_started() const { return head_started_; }  // first byte of the request
+
+  /// In on_head: who pays for the memory of the request and its answer, and must outlive both; null: nobody,
+  /// so that it may be all there is. Else it is the strangers, who share an account.
+  void charge_to(MemoryAccount* payer);
+  MemoryAccount* payer() const { return payer_; }
 
   void observe(AnswerObserver* observer) { observer_ = observer; }
 
@@ -73,6 +79,7 @@ class ServerConnection {
   struct Incoming;  // a request of which a part is still missing
 
   ServerConnection(HttpServer& server, Transport transport, const SocketAddress& peer);
+  bool has_memory() const;
   void on_ready(FdWatch::Ready ready);
   bool shake_hands();
   void fail_handshake(const std::string& reason);
@@ -134,6 +141,7 @@ class ServerConnection {
   Instant moving_since_;  // the body, or the answer that waits
   std::uint64_t moved_bytes_ = 0;
   std::string_view body_;
+  MemoryAccount* payer_ = nullptr;
   AnswerObserver* observer_ = nullptr;
   Buffer in_;                // bytes not parsed yet
   std::size_t scanned_ = 0;  // of in_, known not to end the head
