@@ -39,7 +39,8 @@ void Exchange::begin(ServerConnection& connection) {
   ++gateway_.totals_.in_flight;
   view_.id = gateway_.totals_.arrived;
   const HttpHead& head = connection.head();
-  gateway_.retry_budget_.on_request(arrived_, is_client_retry(head));
+  tenant_use_ = &gateway_.tenant_uses_.of(tenant_.get());
+  gateway_.tenant_uses_.on_request(*tenant_use_, arrived_, is_client_retry(head));
   const auto given_id = head.find("x-request-id");
   id_ = given_id && is_request_id(*given_id) ? std::string(*given_id) : gateway_.new_request_id();
   peer_ = connection.peer();
@@ -246,8 +247,8 @@ bool Exchange::may_try_again(const Attempt& attempt, Outcome outcome) {
     return false;
   // Where all are overloaded, the client had better come back later.
   if (outcome == Outcome::overloaded && pool_->pool().room(attempt.slot()) != Pool::Room::free) return false;
-  return has_alternative(attempt) &&
-         (outcome == Outcome::refused || gateway_.retry_budget_.take(gateway_.loop_.now()));
+  return has_alternative(attempt) && (outcome == Outcome::refused ||
+                                      gateway_.tenant_uses_.take_retry(*tenant_use_, gateway_.loop_.now()));
 }
 
 /// Only if another worker is eligible; if those are full, it is first in its tenant's line.
@@ -514,9 +515,9 @@ void Exchange::answer_error(const ApiError& error) {
   append_rate_limits(fields, values);
   // What can never be taken need not be tried again.
   if (error.status == 429 && error.retry_after == Duration(0)) fields.push_back({"x-should-retry", "false"});
-  // Where the gateway's own retries are used up, those of the clients' libraries would only feed the
-  // overload.
-  if (error.status >= 500 && !gateway_.retry_budget_.available(gateway_.loop_.now()))
+  // Where the gateway's own retries are used up, the tenant's or everybody's, those of the clients' libraries
+  // would only feed the overload.
+  if (error.status >= 500 && !gateway_.tenant_uses_.may_retry(*tenant_use_, gateway_.loop_.now()))
     fields.push_back({"x-should-retry", "false"});
   connection_->respond(error.status, fields,
                        api_error_body(error.status, error.message, error.code, error.param));

@@ -13,6 +13,7 @@
 #include "gateway/attempt.h"
 #include "gateway/client_request.h"
 #include "gateway/model_pool.h"
+#include "gateway/tenant_uses.h"
 #include "live/http_client.h"
 #include "live/http_server.h"
 
@@ -102,6 +103,7 @@ class Exchange final : public AnswerObserver, public QueuedRequest {
   Gateway& gateway_;
   ServerConnection* connection_ = nullptr;  // until the answer is complete or the client is gone
   TenantPtr tenant_;                        // null: the API is open
+  TenantUse* tenant_use_ = nullptr;
   std::shared_ptr<ModelPool> pool_;
   ClientRequest request_;
   std::array<Attempt, 2> attempts_{Attempt(*this), Attempt(*this)};  // at once only while hedging

@@ -62,8 +62,8 @@ Gateway::Gateway(Loop& loop, Config config)
       rng_(Rng(seed_).split("gateway")),
       access_(metrics_, secret_seed_),
       resolver_(loop),
-      retry_budget_(config_.retry.budget_ratio, config_.retry.budget_floor),
       hedge_budget_(hedge_budget(config_.retry)),
+      tenant_uses_(config_.retry),
       roster_(resolver_),
       server_(loop, *this, {config_.timeouts, config_.limits}),
       tick_timer_(loop, [this] { tick(); }),
@@ -133,7 +133,7 @@ Result<void> Gateway::reload(Config config) {
   }
   config_ = std::move(config);
   access_.configure(config_);
-  retry_budget_ = RetryBudget(config_.retry.budget_ratio, config_.retry.budget_floor);
+  tenant_uses_.set_retry(config_.retry);
   hedge_budget_ = hedge_budget(config_.retry);
   server_.set_options({config_.timeouts, config_.limits});
   for (const auto& [key, worker] : workers_) worker->configure(config_);
@@ -329,7 +329,7 @@ bool Gateway::on_head(ServerConnection& connection) {
   if (access_.is_open() || !head.target.starts_with("/v1/")) return true;
   auto login = access_.login(head, connection.source(), loop_.now(), wall_time_s());
   if (login) {
-    connection.charge_to(&tenant_uses_.of(**login).memory);
+    connection.charge_to(&tenant_uses_.of(login->get()).memory);
     connection.tenant = std::move(*login);
     return true;
   }

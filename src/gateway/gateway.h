@@ -139,7 +139,6 @@ class Gateway final : public RequestHandler {
   Access access_;
   Resolver resolver_;
   RequestInspector inspector_;
-  RetryBudget retry_budget_;
   RetryBudget hedge_budget_;
   KeyUses key_uses_;
   TenantUses tenant_uses_;
