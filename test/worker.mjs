@@ -203,6 +203,11 @@ export class Worker extends Actor {
   do_stops() {
     this.mode = 'silent';
   }
+  /// ... as by SIGCONT; what came meanwhile is lost.
+  do_goes(words) {
+    words.word('on');
+    this.mode = 'talks';
+  }
   do_hangs() {
     this.mode = 'hangs-up';
   }

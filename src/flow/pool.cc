@@ -126,6 +126,13 @@ Pool::Room Pool::room(Slot avoid) const {
   return std::ranges::any_of(eligible_, open) ? Room::free : Room::full;
 }
 
+bool Pool::is_deserted() const {
+  for (Slot slot = 0; slot < state_.size(); ++slot) {
+    if (is_member(slot) && !is_drained(slot)) return false;
+  }
+  return true;
+}
+
 void Pool::rebuild() {
   eligible_.clear();
   for (Slot slot = 0; slot < state_.size(); ++slot) {

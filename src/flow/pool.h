@@ -78,6 +78,8 @@ class Pool {
   std::uint32_t elsewhere(Slot slot) const { return elsewhere_[slot]; }
   enum class Room : std::uint8_t { free, full, none };  // none: no worker is eligible, waiting may be in vain
   Room room(Slot avoid = kNoSlot) const;
+  /// No worker, or all drained: none will be eligible by itself.
+  bool is_deserted() const;
   bool has_room(Slot slot) const {
     return (limit_[slot] == 0 || in_flight_[slot] < limit_[slot]) && pool_has_room();
   }

@@ -99,6 +99,21 @@ TEST(Pool, DrainedWorkerIsNotChosenHoweverHealthy) {
   EXPECT_FALSE(pool.is_drained(b)) << "the next worker begins anew";
 }
 
+TEST(Pool, IsDesertedWhenNobodyComesBackByItself) {
+  Pool pool = make_pool();
+  EXPECT_TRUE(pool.is_deserted());
+  const Slot one = pool.add(1, 1, 0), other = pool.add(2, 1, 0);
+  pool.set_drained(one, true);
+  pool.set_eligible(other, false);
+  EXPECT_EQ(pool.room(), Pool::Room::none);
+  EXPECT_FALSE(pool.is_deserted()) << "who has failed may return";
+  pool.reserve_on(one, {}, {}, true);
+  pool.remove(other);
+  EXPECT_TRUE(pool.is_deserted());
+  pool.set_drained(one, false);
+  EXPECT_FALSE(pool.is_deserted());
+}
+
 TEST(Pool, FullWorkersGetNothing) {
   Pool pool = make_pool("round_robin");
   const Slot a = pool.add(1, 1, 0);

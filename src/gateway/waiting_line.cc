@@ -9,6 +9,8 @@ namespace heng {
 
 namespace {
 
+constexpr Duration kDesertedRetryAfter = 1s;  // as for requests that come then
+
 Exchange& exchange_of(QueuedRequest& request) { return static_cast<Exchange&>(request); }
 
 Counter& shed_counter(MetricRegistry& registry, const std::string& model, const std::string& reason) {
@@ -45,6 +47,7 @@ void WaitingLine::join(Exchange& exchange, Instant now) {
 
 void WaitingLine::serve(Instant now) {
   while (QueuedRequest* late = queue_.pop_expired(now)) turn_away_late(exchange_of(*late), now);
+  if (!queue_.empty() && pool_.is_deserted()) turn_away_all();
   while (!queue_.empty() && pool_.room() == Pool::Room::free) {
     QueuedRequest* next =
         queue_.pop(now, [&](QueuedRequest& request) { return exchange_of(request).take_turn(now); });
@@ -70,6 +73,17 @@ void WaitingLine::turn_away_late(Exchange& exchange, Instant now) {
   } else {
     exchange.turn_away(
         {429, "no worker had room in time; try again later", {}, "queue_timeout", queue_.drain_time(now)});
+  }
+}
+
+/// A worker that has failed may be back in a moment, one that was taken away not.
+void WaitingLine::turn_away_all() {
+  while (QueuedRequest* next = queue_.pop_expired(kNever)) {
+    exchange_of(*next).turn_away({503,
+                                  "the workers of this model have been taken out of use",
+                                  {},
+                                  "no_worker_available",
+                                  kDesertedRetryAfter});
   }
 }
 

@@ -25,7 +25,7 @@ class WaitingLine {
   /// Turns somebody away if that is one too many; it may be the exchange itself, which has ended then.
   void join(Exchange& exchange, Instant now);
   void leave(QueuedRequest& request) { queue_.remove(request); }
-  /// Those whose time is over, then those for whom there is room.
+  /// Those whose time is over or whose workers have all been taken away, then those for whom there is room.
   void serve(Instant now);
   /// All of them, in the order in which they would have been served.
   std::vector<Exchange*> take_all(Instant now);
@@ -44,6 +44,7 @@ class WaitingLine {
 
  private:
   void turn_away_late(Exchange& exchange, Instant now);
+  void turn_away_all();
 
   Pool& pool_;
   RequestQueue queue_{0};
