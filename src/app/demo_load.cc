@@ -68,7 +68,7 @@ DemoLoad::DemoLoad(Loop& loop, DemoLoadOptions options)
       options_(std::move(options)),
       rng_(options_.seed),
       resolver_(loop),
-      origin_(loop, resolver_, {.endpoint = options_.gateway, .tls_files = {}, .admit = {}}),
+      origin_(loop, resolver_, {.endpoint = options_.gateway, .admit = {}}),
       timer_(loop, [this] { arrive(); }) {}
 
 DemoLoad::~DemoLoad() = default;

@@ -313,7 +313,8 @@ Result<ConfigOverrides> environment_overrides() {
 int check_configuration(const std::string& path, const ConfigOverrides& overrides) {
   const ConfigLoad loaded = load_config(path, overrides);
   if (!loaded.issues.empty()) return print_issues(path, loaded.issues);
-  const auto checked = check_tls_files(loaded.config, Gateway::wall_time_s());
+  ClientTlsContexts tls;
+  const auto checked = check_tls_files(loaded.config, Gateway::wall_time_s(), tls);
   if (!checked) return print_issues(path, {{.message = checked.error().message}});
   if (!checked->empty()) fmt::print(stderr, "{}: warning: {}\n", path, *checked);
   std::size_t workers = 0;

@@ -158,19 +158,23 @@ void Gateway::cut_worker(const ModelPool& pool, Slot slot) {
 }
 
 /// Reads all TLS files, which may have changed although the configuration has not. Changes nothing.
-Result<ServerTls> Gateway::read_tls(const Config& config) {
-  const auto checked = check_tls_files(config, wall_time_s());
+Result<Gateway::LoadedTls> Gateway::read_tls(const Config& config) {
+  LoadedTls loaded;
+  const auto checked = check_tls_files(config, wall_time_s(), loaded.to_workers);
   if (!checked) return std::unexpected(checked.error());
   if (!checked->empty()) spdlog::warn("{}", *checked);
-  if (!config.tls.enabled()) return ServerTls();
-  return server_tls(config.tls);
+  if (!config.tls.enabled()) return loaded;
+  auto tls = server_tls(config.tls);
+  if (!tls) return std::unexpected(tls.error());
+  loaded.to_clients = std::move(*tls);
+  return loaded;
 }
 
 /// For connections to come; those there are stay as they are.
-void Gateway::use_tls(ServerTls tls) {
+void Gateway::use_tls(LoadedTls tls) {
   tls_ = std::move(tls);
-  server_.set_tls(tls_.context);
-  for (const auto& [key, worker] : workers_) worker->load_tls();
+  server_.set_tls(tls_.to_clients.context);
+  for (const auto& [key, worker] : workers_) worker->load_tls(tls_.to_workers);
 }
 
 void Gateway::drain() {
@@ -182,7 +186,9 @@ void Gateway::drain() {
 
 std::shared_ptr<Worker> Gateway::worker_for(const WorkerConfig& config) {
   std::shared_ptr<Worker>& worker = workers_[Worker::key_of(config)];
-  if (!worker) worker = std::make_shared<Worker>(loop_, resolver_, config, config_, serving_);
+  if (worker) return worker;
+  worker = std::make_shared<Worker>(loop_, resolver_, config, config_, serving_);
+  worker->load_tls(tls_.to_workers);
   return worker;
 }
 
@@ -469,9 +475,9 @@ std::string Gateway::metrics_page() {
   metrics_.gauge("heng_requests_in_flight", "Requests under way", {})
       .set(static_cast<double>(totals_.in_flight));
   server_.expose(metrics_);
-  if (tls_.context) {
+  if (tls_.to_clients.context) {
     metrics_.gauge("heng_tls_certificate_expires_seconds", "When clients' certificate ends, since 1970", {})
-        .set(static_cast<double>(tls_.expires_s));
+        .set(static_cast<double>(tls_.to_clients.expires_s));
   }
   metrics_.gauge("heng_buffered_bytes", "Request bodies and waiting answers in memory", {})
       .set(static_cast<double>(Buffer::held_bytes()));

@@ -74,7 +74,7 @@ class Gateway final : public RequestHandler {
   bool idle() const { return totals_.in_flight == 0 && server_.connections() == 0; }
 
   /// What the API's clients are met with; null = without TLS.
-  const TlsContext& tls() const { return tls_.context; }
+  const TlsContext& tls() const { return tls_.to_clients.context; }
   Endpoint endpoint() const { return server_.endpoint(); }
   const Config& config() const { return config_; }
   const RequestTotals& totals() const { return totals_; }
@@ -108,8 +108,12 @@ class Gateway final : public RequestHandler {
   void on_request(ServerConnection& connection) override;
   void on_bad_request(int status) override;
   void answer_models(ServerConnection& connection);
-  static Result<ServerTls> read_tls(const Config& config);
-  void use_tls(ServerTls tls);
+  struct LoadedTls {
+    ServerTls to_clients;
+    ClientTlsContexts to_workers;
+  };
+  static Result<LoadedTls> read_tls(const Config& config);
+  void use_tls(LoadedTls tls);
   void tick();
   void build_pools();
   std::uint64_t discovered_version() const;
@@ -161,7 +165,7 @@ class Gateway final : public RequestHandler {
   bool draining_ = false;
   bool serving_ = false;  // workers that come from now on join late
   HttpServer server_;
-  ServerTls tls_;
+  LoadedTls tls_;
   Timer tick_timer_;
   struct HedgeEntry {
     Instant due;

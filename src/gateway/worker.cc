@@ -28,7 +28,6 @@ HttpOrigin::Options origin_options(const WorkerConfig& config, const Config& gat
   HttpOrigin::Options options;
   options.endpoint = config.endpoint;
   options.tls = config.tls;
-  options.tls_files = {config.tls_ca_file, config.tls_cert_file, config.tls_key_file};
   options.tls_verify = config.tls_verify;
   options.idle_timeout = gateway.timeouts.worker_idle;
   options.head_limits.head_bytes = gateway.limits.worker_head_bytes;
@@ -116,7 +115,6 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
       own_origin_(loop, resolver, origin_options(config, gateway)),
       health_(health_options(gateway.health), loop.now(), joins_late),
       told_(health_.standing()) {
-  load_tls();
   make_probe();
   make_load_query();
   discovery_ = std::make_unique<Query>(
@@ -126,12 +124,11 @@ Worker::Worker(Loop& loop, Resolver& resolver, const WorkerConfig& config, const
 
 Worker::~Worker() = default;
 
-void Worker::load_tls() {
+void Worker::load_tls(ClientTlsContexts& contexts) {
   if (!config_.tls) return;
-  for (HttpOrigin* origin : {&origin_, &own_origin_}) {
-    if (const auto loaded = origin->prepare_tls(); !loaded)
-      return spdlog::error("{}: {}", config_.url, loaded.error().message);
-  }
+  const auto loaded = contexts.of(tls_files_of(config_));
+  if (!loaded) return spdlog::error("{}: {}", config_.url, loaded.error().message);
+  for (HttpOrigin* origin : {&origin_, &own_origin_}) origin->set_tls(loaded->context);
 }
 
 std::string Worker::key_of(const WorkerConfig& config) {

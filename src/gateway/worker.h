@@ -51,8 +51,9 @@ class Worker {
   void configure(const Config& gateway);
 
   const WorkerConfig& config() const { return config_; }
-  /// Reads the TLS files (again); a problem is logged, and what was loaded before stays.
-  void load_tls();
+  /// Before the first request, and when the files may have changed; a problem is logged, and what was loaded
+  /// before stays.
+  void load_tls(ClientTlsContexts& contexts);
   HttpOrigin& origin() { return origin_; }
   /// How often it has sent bytes that belong to no request, nor to a probe.
   std::uint64_t unasked() const { return origin_.unasked() + own_origin_.unasked(); }

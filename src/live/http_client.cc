@@ -427,13 +427,6 @@ HttpOrigin::HttpOrigin(Loop& loop, Resolver& resolver, Options options)
 
 HttpOrigin::~HttpOrigin() = default;
 
-Result<void> HttpOrigin::prepare_tls() {
-  auto loaded = client_tls(options_.tls_files);
-  if (!loaded) return std::unexpected(loaded.error());
-  tls_ = std::move(*loaded);
-  return {};
-}
-
 ClientConnection& HttpOrigin::new_connection() {
   auto* connection = new ClientConnection(*this);
   if (connections_.empty()) sweep_timer_.every(kSweepEvery);

@@ -132,7 +132,6 @@ class HttpOrigin {
   struct Options {
     Endpoint endpoint;
     bool tls = false;
-    ClientTlsFiles tls_files;
     bool tls_verify = true;
     Duration idle_timeout = 60s;  // 0 = connections are not used again
     /// From a server that has sent what belongs to no request, none is used again for that long.
@@ -147,9 +146,8 @@ class HttpOrigin {
   HttpOrigin(const HttpOrigin&) = delete;
   HttpOrigin& operator=(const HttpOrigin&) = delete;
 
-  /// Loads the TLS files (again); fails with the name of one and the reason, and changes nothing. Call before
-  /// the first `send` to a TLS origin.
-  Result<void> prepare_tls();
+  /// For connections from now on; before the first `send` to a TLS origin.
+  void set_tls(TlsContext context) { tls_ = std::move(context); }
   /// Starts an exchange on an idle connection or a new one. Failures come through the observer, never from
   /// inside this call. On a reused connection that turns out dead at once, before the first byte of an
   /// answer, a repeatable request is sent once more on a new one.

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstring>
 #include <ctime>
-#include <limits>
 
 namespace heng {
 
@@ -97,13 +96,8 @@ int select_http11(SSL*, const unsigned char** chosen, unsigned char* size, const
   return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-struct LoadedClientTls {
-  TlsContext context;
-  std::int64_t expires_s = std::numeric_limits<std::int64_t>::max();
-};
-
-Result<LoadedClientTls> load_client_tls(const ClientTlsFiles& files) {
-  LoadedClientTls loaded{new_context(TLS_client_method())};
+Result<ClientTls> load_client_tls(const ClientTlsFiles& files) {
+  ClientTls loaded{new_context(TLS_client_method())};
   SSL_CTX& context = *loaded.context;
   SSL_CTX_set_alpn_protos(&context, kAlpn, kAlpnBytes);
   ERR_clear_error();
@@ -143,13 +137,18 @@ Result<ServerTls> server_tls(const TlsConfig& config) {
   return tls;
 }
 
-Result<TlsContext> client_tls(const ClientTlsFiles& files) {
+Result<ClientTls> ClientTlsContexts::of(const ClientTlsFiles& files) {
+  if (const auto found = loaded_.find(files); found != loaded_.end()) return found->second;
   auto loaded = load_client_tls(files);
-  if (!loaded) return std::unexpected(loaded.error());
-  return std::move(loaded->context);
+  if (loaded) loaded_.emplace(files, *loaded);
+  return loaded;
 }
 
-Result<std::string> check_tls_files(const Config& config, double now_s) {
+ClientTlsFiles tls_files_of(const WorkerConfig& worker) {
+  return {worker.tls_ca_file, worker.tls_cert_file, worker.tls_key_file};
+}
+
+Result<std::string> check_tls_files(const Config& config, double now_s, ClientTlsContexts& contexts) {
   std::string warning;
   const auto note = [&](const std::string& path, std::int64_t expires_s) {
     const double left_s = static_cast<double>(expires_s) - now_s;
@@ -164,7 +163,7 @@ Result<std::string> check_tls_files(const Config& config, double now_s) {
   for (const PoolConfig& pool : config.pools) {
     for (const WorkerConfig& worker : pool.workers) {
       if (!worker.tls) continue;
-      const auto loaded = load_client_tls({worker.tls_ca_file, worker.tls_cert_file, worker.tls_key_file});
+      const auto loaded = contexts.of(tls_files_of(worker));
       if (!loaded)
         return fail(ErrorCode::invalid, fmt::format("worker '{}': {}", worker.name, loaded.error().message));
       note(worker.tls_cert_file, loaded->expires_s);

@@ -73,10 +73,10 @@ class Tls : public testing::Test {
     HttpOrigin::Options options;
     options.endpoint = server_->endpoint();
     options.tls = true;
-    options.tls_files = files;
     origin_.emplace(loop_.loop(), resolver_, options);
-    const auto ready = origin_->prepare_tls();
+    const auto ready = ClientTlsContexts().of(files);
     ASSERT_TRUE(ready) << ready.error().message;
+    origin_->set_tls(ready->context);
   }
   Answer ask(const std::string& body = "hi", const ExchangeTimeouts& timeouts = {}) {
     const std::string head =
@@ -188,9 +188,8 @@ TEST_F(Tls, AWorkerThatDoesNotShakeHandsIsATimeOutOfConnecting) {
   const SocketAddress address = local_address(listener);
   options.endpoint = {address.host(), address.port()};
   options.tls = true;
-  options.tls_files.ca_file = authority_.ca_file();
   origin_.emplace(loop_.loop(), resolver_, options);
-  ASSERT_TRUE(origin_->prepare_tls());
+  origin_->set_tls(ClientTlsContexts().of({authority_.ca_file(), "", ""}).value().context);
   const Answer answer = ask("hi", {.connect = 20ms, .first_byte = 600s});
   EXPECT_EQ(answer.failure.cause, Outcome::timeout);
   EXPECT_FALSE(answer.failure.request_sent);
@@ -213,7 +212,7 @@ TEST_F(Tls, OnlyHttp11AndTheConfiguredVersionsAreSpoken) {
   config.min_version = "1.3";
   serve(config);
   const auto speaks = [&](int max_version, std::string_view alpn) {
-    const TlsContext context = client_tls({authority_.ca_file(), "", ""}).value();
+    const TlsContext context = ClientTlsContexts().of({authority_.ca_file(), "", ""}).value().context;
     SSL_CTX_set_max_proto_version(context.get(), max_version);
     SSL_CTX_set_alpn_protos(context.get(), reinterpret_cast<const unsigned char*>(alpn.data()),
                             static_cast<unsigned>(alpn.size()));
@@ -256,10 +255,14 @@ TEST_F(Tls, FilesOfAConfigurationAreCheckedAndSoonEndsForetold) {
   const auto soon = authority_.issue("soon", -60, 86400 * 3);
   const double now_s = static_cast<double>(::time(nullptr));
   Config config;
-  EXPECT_EQ(check_tls_files(config, now_s).value(), "");
+  const auto check = [&] {
+    ClientTlsContexts contexts;
+    return check_tls_files(config, now_s, contexts);
+  };
+  EXPECT_EQ(check().value(), "");
   config.tls.cert_file = good.cert;
   config.tls.key_file = good.key;
-  EXPECT_EQ(check_tls_files(config, now_s).value(), "");
+  EXPECT_EQ(check().value(), "");
   WorkerConfig worker;
   worker.name = "w";
   worker.tls = true;
@@ -269,9 +272,22 @@ TEST_F(Tls, FilesOfAConfigurationAreCheckedAndSoonEndsForetold) {
   PoolConfig pool;
   pool.workers.push_back(worker);
   config.pools.push_back(pool);
-  EXPECT_THAT(check_tls_files(config, now_s).value(), AllOf(HasSubstr(soon.cert), HasSubstr("3.0 days")));
+  EXPECT_THAT(check().value(), AllOf(HasSubstr(soon.cert), HasSubstr("3.0 days")));
   config.pools[0].workers[0].tls_key_file = good.key;
-  EXPECT_THAT(check_tls_files(config, now_s).error().message, HasSubstr("worker 'w'"));
+  EXPECT_THAT(check().error().message, HasSubstr("worker 'w'"));
+}
+
+TEST_F(Tls, WorkersWithTheSameFilesShareWhatIsLoaded) {
+  const auto one = authority_.issue("one");
+  ClientTlsContexts contexts;
+  const ClientTlsFiles files{authority_.ca_file(), one.cert, one.key};
+  const ClientTls first = contexts.of(files).value();
+  EXPECT_EQ(contexts.of(files).value().context, first.context);
+  EXPECT_EQ(contexts.of(files).value().expires_s, first.expires_s);
+  EXPECT_NE(contexts.of({authority_.ca_file(), "", ""}).value().context, first.context);
+  EXPECT_FALSE(contexts.of({authority_.path("late"), "", ""}));
+  std::filesystem::copy_file(authority_.ca_file(), authority_.path("late"));
+  EXPECT_TRUE(contexts.of({authority_.path("late"), "", ""})) << "a failure is not kept";
 }
 
 TEST(UnixSocket, IsItsOwnersOnlyAndGoesWithItsServer) {
