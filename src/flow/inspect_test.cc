@@ -257,6 +257,8 @@ TEST(Multipart, WhatCanBeReadInTwoWaysIsRefused) {
         "multipart/form-data; boundary=\"X", "multipart/form-data; boundary=\"X\"Y",
         "multipart/form-data; boundary*=X", "multipart/form-data; boundary=\"\\X\""})
     EXPECT_FALSE(multipart_model(type, good)) << type;
+  EXPECT_FALSE(multipart_model("multipart/form-data; boundary=\"\"",
+                               "--\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n----\r\n"));
   for (const char* disposition :
        {"Content-Disposition: form-data; name=\"a\"; name=\"model\"",
         "Content-Disposition: form-data; name=\"mod\\el\"",
