@@ -60,6 +60,22 @@ describe('reload', () => {
     });
   }
 
+  it('a thousand times under load loses nothing', { timeout: 60_000 }, async t => {
+    const gateway = await startGateway(pool(first));
+    const { failures, usedNow, stop } = startStreams(t, gateway);
+    await usedNow(first.name);
+    const before = first.requests.length + second.requests.length;
+    for (let round = 0; round < 1000; ++round) {
+      gateway.write(round % 2 ? pool(first, second) : pool(second));
+      assert.equal((await gateway.admin('/api/v1/reload', { method: 'POST' })).status, 200);
+    }
+    await usedNow(second.name);
+    await stop();
+    assert.deepEqual(failures, []);
+    assert.ok(first.requests.length + second.requests.length > before + 20, 'there was load');
+    assert.match((await gateway.admin('/metrics')).text(), /^heng_reloads_total{result="applied"} 1000$/m);
+  });
+
   it('of a bad file changes nothing and says why', async () => {
     const gateway = await startGateway(pool(first));
     const good = fs.readFileSync(gateway.configPath, 'utf8');
