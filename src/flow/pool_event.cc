@@ -28,6 +28,10 @@ bool fits(const AttemptEvent& attempt) {
          (attempt.cached_tokens < 0 || is_tokens(attempt.cached_tokens)) && is_tokens(attempt.output_tokens);
 }
 
+bool fits(const EngineLoad& load) {
+  return at_least_0(load.running) && at_least_0(load.waiting) && load.kv_used >= 0 && load.kv_used <= 1;
+}
+
 }  // namespace
 
 bool fits(const Pool& pool, const PoolEvent& event) {
@@ -44,8 +48,9 @@ bool fits(const Pool& pool, const PoolEvent& event) {
       return event.worker < pool.slots();
     case Kind::remove:
     case Kind::set_drained:
-    case Kind::set_reported:
       return pool.is_member(event.worker);
+    case Kind::set_reported:
+      return pool.is_member(event.worker) && fits(event.reported);
     case Kind::set_elsewhere:
       return event.limit <= kElsewhereMax && (event.worker == kNoSlot || pool.is_member(event.worker));
     case Kind::set_pool_limit:
