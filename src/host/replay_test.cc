@@ -265,6 +265,7 @@ TEST(Replay, RefusesWhatCannotHaveHappened) {
     return replay(lines).error;
   };
   EXPECT_EQ(with(R"({"do":"tick","pool":1})"), "");
+  EXPECT_EQ(with(R"({"do":"reported","pool":1,"worker":0,"kv_used":1})"), "");
   for (const char* line :
        {R"({"do":"tick","pool":9})", R"({"do":"tick","process":3,"pool":1})",
         R"({"do":"end","pool":1,"worker":0,"request":12345})", R"({"do":"end","pool":1,"worker":77})",
@@ -273,7 +274,9 @@ TEST(Replay, RefusesWhatCannotHaveHappened) {
         R"({"do":"reserve_on","pool":1})", R"({"do":"remove","pool":1})",
         R"({"do":"pool","pool":1,"policy":"hash"})", R"({"do":"pool","pool":2,"policy":"nobody"})",
         R"({"do":"pool","pool":2,"policy":"hash","options":{"nothing":1}})",
-        R"({"do":"load","pool":1,"load":1})", R"({"do":"ramp","pool":1,"worker":0,"share":2})"})
+        R"({"do":"load","pool":1,"load":1})", R"({"do":"ramp","pool":1,"worker":0,"share":2})",
+        R"({"do":"reported","pool":1,"worker":0,"kv_used":1.5})",
+        R"({"do":"reported","pool":1,"worker":0,"running":-1})"})
     EXPECT_NE(with(line), "") << line;
 }
 
